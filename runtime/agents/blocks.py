@@ -1,0 +1,57 @@
+"""Owns the delimited blocks of a prompt: how content is put into them, and how it is read out again.
+
+Content is data. It stands between tags and apart from the role's words, so wording may change without a reader of the
+blocks noticing, and text that came from a model or a tool cannot close its own block: `</` inside content becomes `< /`.
+The simulated models read prompts only through `read_blocks`.
+"""
+
+import re
+from typing import NamedTuple
+
+from runtime.messages import Mail, Part, Plan, Report, Verdict
+
+_BLOCK = re.compile(r"^<(task|part|parts|mail|tool|bid|budget)((?: [a-z]+=\"[^\"]*\")*)>\n(.*?)\n</\1>$", re.DOTALL | re.MULTILINE)
+_ATTRIBUTE = re.compile(r' ([a-z]+)="([^"]*)"')
+
+
+class Block(NamedTuple):
+    """One block of a prompt."""
+
+    tag: str
+    attributes: dict[str, str]
+    body: str
+
+
+def block(tag: str, body: str, **attributes: str) -> str:
+    """Wrap content; quotes in attributes become apostrophes, and content cannot close the block."""
+    named = "".join(f' {name}="{_plain(value)}"' for name, value in attributes.items())
+    return f"<{tag}{named}>\n{body.replace('</', '< /')}\n</{tag}>"
+
+
+def read_blocks(text: str) -> list[Block]:
+    """All blocks of a prompt, in order. Nested blocks do not exist: an inner tag is content."""
+    return [Block(tag, dict(_ATTRIBUTE.findall(named)), body) for tag, named, body in _BLOCK.findall(text)]
+
+
+def mail_block(mail: Mail) -> str:
+    """The block in which one mail appears in its receiver's prompt."""
+    if isinstance(mail, Report):
+        body = f"Answer: {mail.answer}\nWork: {mail.work}" if mail.work else f"Answer: {mail.answer}"
+        named = {"from": mail.sender, "kind": "report"} | ({"covers": mail.covers} if mail.covers else {})
+        return block("mail", body, **named)
+    if isinstance(mail, Verdict):
+        body = f"Answer: {mail.answer}\nDecision: {mail.decision}\nReason: {mail.reason}"
+        return block("mail", body, **{"from": mail.sender, "kind": "verdict"})
+    if isinstance(mail, Plan):
+        body = "\n".join(f"{i}. {part.text}" for i, part in enumerate(mail.parts, 1))
+        return block("mail", body, **{"from": mail.sender, "kind": "plan"})
+    return block("mail", mail.text, **{"from": mail.sender, "kind": "part"})
+
+
+def part_block(part: Part) -> str:
+    """The block that names the part an agent is to work on."""
+    return block("part", part.text)
+
+
+def _plain(value: str) -> str:
+    return value.replace('"', "'").replace("<", "(").replace(">", ")").replace("\n", " ")

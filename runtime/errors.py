@@ -1,0 +1,231 @@
+"""Owns every error a caller may see.
+
+OrchestrationError                      catch this at the edge of an application
+├── ConfigError                         found before anything ran; the caller's mistake
+├── BudgetError
+│   ├── BudgetExceeded                  a request does not fit and waiting cannot help
+│   ├── BudgetConflict                  one idempotency key, two different requests
+│   └── StaleEpoch                      a host that was replaced tried to send
+├── DeliveryError
+│   ├── UnknownSeat                     no such seat in this team
+│   ├── NoChannel                       the topology declares no channel for this mail
+│   └── HostLost                        the host is gone; retryable
+├── ModelError
+│   ├── ModelRateLimited                retryable
+│   ├── ModelTimeout                    retryable
+│   ├── ModelUnavailable                retryable
+│   ├── ModelRefused                    the endpoint refused the request before any work; not billed
+│   └── BadModelReply                   the reply cannot be used
+├── StoreError                          the store cannot be opened, read or written
+├── AgentFailed                         an agent's own code raised; the text of the cause
+├── RunStopped                          deadline or caller
+└── InternalError                       an invariant broke: our bug, please report
+
+Arguments are positional and all handed to `Exception`, so that every error survives pickle on its way through Ray; the
+text is built in `__str__`. `retryable` is a fact of the class, and the retry loop reads nothing else.
+"""
+
+from typing import ClassVar
+
+
+class OrchestrationError(Exception):
+    """Base of every error Ostrom raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+
+
+class ConfigError(OrchestrationError):
+    """Found before anything ran: where it is, and the cure."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class BudgetError(OrchestrationError):
+    """Something about money."""
+
+
+class BudgetExceeded(BudgetError):
+    """A request does not fit into its scope and waiting cannot help. Repeating it cannot help either."""
+
+    def __init__(self, scope: str, dimension: str, need: int, left: int) -> None:
+        super().__init__(scope, dimension, need, left)
+        self.scope, self.dimension, self.need, self.left = scope, dimension, need, left
+
+    def __str__(self) -> str:
+        return f"{self.scope}: {self.need} {self.dimension} needed, {self.left} left"
+
+
+class BudgetConflict(BudgetError):
+    """The same idempotency key came with another request."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"attempt {self.key} was reserved before with another body"
+
+
+class StaleEpoch(BudgetError):
+    """A host with an old epoch tried to reserve or send: another host owns the run now."""
+
+    def __init__(self, scope: str, epoch: int, current: int) -> None:
+        super().__init__(scope, epoch, current)
+        self.scope, self.epoch, self.current = scope, epoch, current
+
+    def __str__(self) -> str:
+        return f"{self.scope}: epoch {self.epoch} is over, {self.current} owns it"
+
+
+class DeliveryError(OrchestrationError):
+    """A message could not be delivered."""
+
+
+class UnknownSeat(DeliveryError):
+    """The team has no such seat."""
+
+    def __init__(self, seat: str, known: str) -> None:
+        super().__init__(seat, known)
+        self.seat, self.known = seat, known
+
+    def __str__(self) -> str:
+        return f"no seat {self.seat!r} in this team; it has {self.known}"
+
+
+class NoChannel(DeliveryError):
+    """The topology declares no channel between these two."""
+
+    def __init__(self, sender: str, receiver: str) -> None:
+        super().__init__(sender, receiver)
+        self.sender, self.receiver = sender, receiver
+
+    def __str__(self) -> str:
+        return f"no channel from {self.sender!r} to {self.receiver!r}; declare it in channels()"
+
+
+class HostLost(DeliveryError):
+    """The host that ran this is gone."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, host: str, text: str) -> None:
+        super().__init__(host, text)
+        self.host, self.text = host, text
+
+    def __str__(self) -> str:
+        return f"host {self.host} is lost: {self.text}"
+
+
+class ModelError(OrchestrationError):
+    """A model call failed."""
+
+
+class ModelRateLimited(ModelError):
+    """The endpoint asks for patience."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, model: str, retry_after_s: float | None) -> None:
+        super().__init__(model, retry_after_s)
+        self.model, self.retry_after_s = model, retry_after_s
+
+    def __str__(self) -> str:
+        wait = "" if self.retry_after_s is None else f", retry after {self.retry_after_s:g} s"
+        return f"{self.model}: rate limited{wait}"
+
+
+class ModelTimeout(ModelError):
+    """No complete reply within the total deadline of the call."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, model: str, after_s: float) -> None:
+        super().__init__(model, after_s)
+        self.model, self.after_s = model, after_s
+
+    def __str__(self) -> str:
+        return f"{self.model}: no complete reply within {self.after_s:g} s"
+
+
+class ModelUnavailable(ModelError):
+    """The endpoint cannot be reached or answers with a server error."""
+
+    retryable: ClassVar[bool] = True
+
+    def __init__(self, model: str, text: str) -> None:
+        super().__init__(model, text)
+        self.model, self.text = model, text
+
+    def __str__(self) -> str:
+        return f"{self.model}: unavailable ({self.text})"
+
+
+class ModelRefused(ModelError):
+    """The endpoint refused the request before doing any work (a 4xx status), so nothing is billed."""
+
+    def __init__(self, model: str, status: int, text: str) -> None:
+        super().__init__(model, status, text)
+        self.model, self.status, self.text = model, status, text
+
+    def __str__(self) -> str:
+        return f"{self.model}: refused with {self.status}: {self.text}"
+
+
+class BadModelReply(ModelError):
+    """The reply came but cannot be used."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+        self.model, self.reason = model, reason
+
+    def __str__(self) -> str:
+        return f"{self.model}: bad reply: {self.reason}"
+
+
+class StoreError(OrchestrationError):
+    """The store cannot be opened, read or written; nothing was changed."""
+
+    def __init__(self, path: str, text: str) -> None:
+        super().__init__(path, text)
+        self.path, self.text = path, text
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+class AgentFailed(OrchestrationError):
+    """An agent's or a topology's own code raised. Carries the text of the cause, because Ray drops `__cause__`."""
+
+    def __init__(self, where: str, kind: str, text: str) -> None:
+        super().__init__(where, kind, text)
+        self.where, self.kind, self.text = where, kind, text
+
+    def __str__(self) -> str:
+        return f"{self.where} raised {self.kind}: {self.text}"
+
+
+class RunStopped(OrchestrationError):
+    """The run was ended from outside: its deadline or its caller."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class InternalError(OrchestrationError):
+    """An invariant broke. This is a bug of Ostrom; please report it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.text} (a bug in Ostrom: please report it)"

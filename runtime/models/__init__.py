@@ -1,0 +1,33 @@
+"""The face of the models: what a user builds a catalogue from."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.models.base import ChatMessage as ChatMessage, ChatModel as ChatModel, ChatReply as ChatReply
+    from runtime.models.base import ChatRequest as ChatRequest, ToolCall as ToolCall
+    from runtime.models.catalog import ModelSpec as ModelSpec
+    from runtime.models.recorded import RecordedModel as RecordedModel
+    from runtime.models.scripted import ScriptedModel as ScriptedModel
+    from runtime.models.simulated import SimulatedModel as SimulatedModel
+
+_LAZY = {
+    "ChatMessage": "runtime.models.base",
+    "ChatModel": "runtime.models.base",
+    "ChatReply": "runtime.models.base",
+    "ChatRequest": "runtime.models.base",
+    "ToolCall": "runtime.models.base",
+    "ModelSpec": "runtime.models.catalog",
+    "RecordedModel": "runtime.models.recorded",
+    "ScriptedModel": "runtime.models.scripted",
+    "SimulatedModel": "runtime.models.simulated",
+}
+__all__ = sorted(_LAZY)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

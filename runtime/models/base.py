@@ -1,0 +1,115 @@
+"""Owns the port every model stands behind: ChatRequest in, ChatReply out, and a bound on the usage before the call."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+from runtime.usage import Price, Usage
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class ChatMessage(NamedTuple):
+    """One message of a conversation, in the words of the chat-completions interface."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    tool_calls: tuple["ToolCall", ...] = ()
+    """Calls an assistant message asked for."""
+    tool_call_id: str = ""
+    """In a tool message: the call it answers."""
+
+
+class ToolCall(NamedTuple):
+    """A model's wish to use a tool."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON as the model wrote it; not yet validated."""
+
+
+class ToolSpec(NamedTuple):
+    """What a model is told about a tool."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    """JSON schema of the arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """Everything a model gets to know. Two equal requests are the same work."""
+
+    messages: tuple[ChatMessage, ...]
+    max_tokens: int
+    """What the reply may think and write, in tokens; a limit no endpoint may pass."""
+    seed: int = 0
+    reply: str = ""
+    """Name of the typed reply asked for (a key of `runtime.messages.KINDS`); empty for free text."""
+    tools: tuple[ToolSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """What came back."""
+
+    text: str
+    usage: Usage | None
+    """None when the endpoint did not say, or not believably; then the reserved maximum is charged."""
+    finish: FinishReason = "stop"
+    tool_calls: tuple[ToolCall, ...] = field(default=())
+
+
+class ChatModel(Protocol):
+    """A model: in-process, recorded, simulated or an endpoint."""
+
+    @property
+    def name(self) -> str:
+        """The catalogue name; tables group spend by it."""
+        ...
+
+    @property
+    def virtual(self) -> bool:
+        """Whether nobody bills for it and its time may be jumped over. A run is virtual iff all its models and tools are."""
+        ...
+
+    @property
+    def shrinkable(self) -> bool:
+        """Whether a smaller max_tokens yields a shorter reply instead of an error."""
+        ...
+
+    @property
+    def price(self) -> Price | None:
+        """None when unknown: refused under a dollar cap."""
+        ...
+
+    @property
+    def window_tokens(self) -> int:
+        """Prompt and reply together never exceed this."""
+        ...
+
+    def bound(self, request: ChatRequest) -> Usage:
+        """The most this request can consume: prompt tokens, and reply tokens up to `request.max_tokens`."""
+        ...
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        """Answer.
+
+        Raises:
+            ModelRefused: nothing was done and nothing is billed.
+            ModelError: anything else; the reserved maximum is charged.
+        """
+        ...
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text by the rule ⌈UTF-8 bytes / 4⌉, which simulated, scripted and recorded models count by."""
+    return -(-len(text.encode()) // 4)
+
+
+def prompt_tokens(request: ChatRequest) -> int:
+    """Prompt tokens of a request by the same rule, four more for each message, and the tools' descriptions."""
+    size = sum(len(m.content.encode()) + sum(len(c.arguments) for c in m.tool_calls) for m in request.messages)
+    size += sum(len(t.name) + len(t.description) + len(str(t.parameters)) for t in request.tools)
+    return -(-size // 4) + 4 * len(request.messages)
