@@ -123,7 +123,9 @@ def parse_reply(kind: str, text: str, sender: str) -> Reply:
 
 def reply_json(reply: Reply) -> str:
     """The JSON a model would answer with, `sender` left out."""
-    return _adapter(kind_of(reply)).dump_json(reply, exclude={"sender": True, "parts": {"__all__": {"sender"}}}).decode()
+    return (
+        _adapter(kind_of(reply)).dump_json(reply, exclude={"sender": True, "parts": {"__all__": {"sender"}}}).decode()
+    )
 
 
 def kind_of(reply: Reply) -> str:

@@ -1,9 +1,11 @@
 """Owns RunResult: what a run answered, whether it was right, and what it spent, by agent and by model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
+
+import orjson
 
 from runtime.journal import Attempt
 from runtime.usage import PICO
@@ -59,7 +61,7 @@ class SpendReport:
     by_model: Mapping[str, Spend] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, attempts: list[Attempt], *, virtual: bool) -> "SpendReport":
+    def of(cls, attempts: Sequence[Attempt], *, virtual: bool) -> "SpendReport":
         """Fold a run's attempts."""
         total = Spend(virtual=virtual)
         by_agent: dict[str, Spend] = {}
@@ -100,3 +102,20 @@ class RunResult:
     def overspent(self) -> bool:
         """Whether any limit was passed."""
         return any(self.overspend.values())
+
+    def to_json(self) -> bytes:
+        """The sealed form of the run: result, metrics and journal. Sums are left out; they follow from the journal."""
+        kept = {name: getattr(self, name) for name in _SEALED}
+        kept["attempts"] = [list(attempt) for attempt in self.attempts]
+        return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_json(cls, body: bytes) -> "RunResult":
+        """Read a sealed run back."""
+        kept = orjson.loads(body)
+        attempts = tuple(Attempt._make((*row[:-1], tuple(row[-1]))) for row in kept.pop("attempts"))
+        spend = SpendReport.of(attempts, virtual=kept["deterministic"] == "D1")
+        return cls(spend=spend, attempts=attempts, **kept)
+
+
+_SEALED = tuple(name for name in RunResult.__dataclass_fields__ if name not in {"spend", "attempts"})

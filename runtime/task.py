@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, get_args, Literal
+from typing import Literal, Protocol, get_args
 
 from runtime.errors import ConfigError
 from runtime.ids import address

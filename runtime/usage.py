@@ -69,7 +69,12 @@ class Price:
         def per_token(usd: float | str | Decimal) -> int:
             return -(-pico_usd(usd) // 1_000_000)
 
-        return cls(per_token(input_usd), per_token(output_usd), 0, None if cached_usd is None else per_token(cached_usd))
+        return cls(
+            per_token(input_usd),
+            per_token(output_usd),
+            0,
+            None if cached_usd is None else per_token(cached_usd),
+        )
 
     def cost(self, usage: Usage) -> int:
         """Pico-dollars of one call with this usage."""

@@ -1,1 +1,1 @@
-""""""
+"""The strategy auction: bids, jury, weights, winner."""

@@ -1,1 +1,1 @@
-""""""
+"""Routers: which model gets a task or a part."""

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 from runtime.messages import Mail, Part, Plan, Report, Verdict
 
-_BLOCK = re.compile(r"^<(task|part|parts|mail|tool|bid|budget)((?: [a-z]+=\"[^\"]*\")*)>\n(.*?)\n</\1>$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(
+    r"^<(task|part|parts|mail|tool|bid|budget)((?: [a-z]+=\"[^\"]*\")*)>\n(.*?)\n</\1>$",
+    re.DOTALL | re.MULTILINE,
+)
 _ATTRIBUTE = re.compile(r' ([a-z]+)="([^"]*)"')
 
 
@@ -33,19 +36,28 @@ def read_blocks(text: str) -> list[Block]:
     return [Block(tag, dict(_ATTRIBUTE.findall(named)), body) for tag, named, body in _BLOCK.findall(text)]
 
 
-def mail_block(mail: Mail) -> str:
-    """The block in which one mail appears in its receiver's prompt."""
+def mail_block(mail: Mail, tokens: int) -> str:
+    """The block in which one mail appears in its receiver's prompt, its text clipped to `tokens` (four bytes each)."""
     if isinstance(mail, Report):
-        body = f"Answer: {mail.answer}\nWork: {mail.work}" if mail.work else f"Answer: {mail.answer}"
-        named = {"from": mail.sender, "kind": "report"} | ({"covers": mail.covers} if mail.covers else {})
-        return block("mail", body, **named)
-    if isinstance(mail, Verdict):
-        body = f"Answer: {mail.answer}\nDecision: {mail.decision}\nReason: {mail.reason}"
-        return block("mail", body, **{"from": mail.sender, "kind": "verdict"})
-    if isinstance(mail, Plan):
-        body = "\n".join(f"{i}. {part.text}" for i, part in enumerate(mail.parts, 1))
-        return block("mail", body, **{"from": mail.sender, "kind": "plan"})
-    return block("mail", mail.text, **{"from": mail.sender, "kind": "part"})
+        kind, body = "report", f"Answer: {mail.answer}" + (f"\nWork: {mail.work}" if mail.work else "")
+    elif isinstance(mail, Verdict):
+        kind, body = "verdict", f"Answer: {mail.answer}\nDecision: {mail.decision}\nReason: {mail.reason}"
+    elif isinstance(mail, Plan):
+        kind, body = "plan", "\n".join(f"{i}. {part.text}" for i, part in enumerate(mail.parts, 1))
+    else:
+        kind, body = "part", mail.text
+    named = {"from": mail.sender or "task", "kind": kind}
+    if isinstance(mail, Report) and mail.covers:
+        named["covers"] = mail.covers
+    return block("mail", clip(body, tokens), **named)
+
+
+def clip(text: str, tokens: int) -> str:
+    """The first `tokens` tokens of a text, by the rule of four bytes a token; a clipped text ends in …"""
+    if len(text) <= tokens:
+        return text
+    raw = text.encode()
+    return text if len(raw) <= 4 * tokens else raw[: 4 * tokens - 4].decode(errors="ignore") + "…"
 
 
 def part_block(part: Part) -> str:

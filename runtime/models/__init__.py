@@ -4,8 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runtime.models.base import ChatMessage as ChatMessage, ChatModel as ChatModel, ChatReply as ChatReply
-    from runtime.models.base import ChatRequest as ChatRequest, ToolCall as ToolCall
+    from runtime.models.base import ChatMessage as ChatMessage
+    from runtime.models.base import ChatModel as ChatModel
+    from runtime.models.base import ChatReply as ChatReply
+    from runtime.models.base import ChatRequest as ChatRequest
+    from runtime.models.base import ToolCall as ToolCall
     from runtime.models.catalog import ModelSpec as ModelSpec
     from runtime.models.recorded import RecordedModel as RecordedModel
     from runtime.models.scripted import ScriptedModel as ScriptedModel

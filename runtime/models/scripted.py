@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import anyio
 
+from runtime.clock import on_grid_s
 from runtime.errors import ConfigError, ModelRefused
 from runtime.messages import Reply, reply_json
 from runtime.models.base import ChatReply, ChatRequest, ToolCall
@@ -56,7 +57,7 @@ class ScriptedModel:
         self.served = 0
         """How many calls were answered so far, by this object."""
         self._replies = replies
-        self._latency_s = latency_s
+        self._latency_s = on_grid_s(latency_s)
 
     def bound(self, request: ChatRequest) -> Usage:
         """Exactly the usage of every call."""
@@ -70,7 +71,9 @@ class ScriptedModel:
         """
         if request.max_tokens < self.usage.output_tokens:
             raise ModelRefused(
-                self.name, 400, f"max_tokens {request.max_tokens} is below the scripted {self.usage.output_tokens}"
+                self.name,
+                400,
+                f"max_tokens {request.max_tokens} is below the scripted {self.usage.output_tokens}",
             )
         turn = self.served
         self.served += 1

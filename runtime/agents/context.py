@@ -1,0 +1,59 @@
+"""Owns what stands in a prompt: the role's words, then task, part, mail and the rest in blocks of their own."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from runtime.agents.blocks import block, mail_block, part_block
+from runtime.messages import Bid, Bundle, Mail, Message, Part
+from runtime.models.base import ChatMessage
+from runtime.protocols import OUTSIDE
+from runtime.task import Task
+
+
+class Content(NamedTuple):
+    """A message taken apart."""
+
+    task: Task
+    part: Part | None
+    parts_wanted: int
+    mails: tuple[Mail, ...]
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """Who it comes from, in order; the task counts only where nobody else wrote."""
+        wrote = tuple(mail.sender or OUTSIDE for mail in self.mails)
+        if self.part is not None and self.part.sender:
+            wrote = (self.part.sender, *wrote)
+        return wrote or (OUTSIDE,)
+
+
+def content_of(message: Message, task: Task) -> Content:
+    """Take a message apart; a Task in it replaces the run's own."""
+    if isinstance(message, Task):
+        return Content(message, None, 0, ())
+    if isinstance(message, Bundle):
+        return Content(task, message.part, message.parts_wanted, message.mails)
+    if isinstance(message, Part):
+        return Content(task, message, 0, ())
+    return Content(task, None, 0, (message,))
+
+
+def prompt(
+    words: str,
+    content: Content,
+    *,
+    message_tokens: int,
+    strategy: Sequence[str] = (),
+    bids: Sequence[Bid] = (),
+) -> tuple[ChatMessage, ...]:
+    """The conversation an agent begins with."""
+    blocks = [block("task", content.task.prompt)]
+    if content.part is not None:
+        blocks.append(part_block(content.part))
+    if content.parts_wanted:
+        blocks.append(block("parts", str(content.parts_wanted)))
+    blocks.extend(mail_block(mail, message_tokens) for mail in content.mails)
+    blocks.extend(block("bid", "\n".join(bid.steps), number=str(i)) for i, bid in enumerate(bids, 1))
+    if strategy:
+        blocks.append(block("strategy", "\n".join(strategy)))
+    return (ChatMessage("system", words), ChatMessage("user", "\n".join(blocks)))

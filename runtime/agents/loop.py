@@ -1,0 +1,225 @@
+"""Owns how an agent answers: route, prompt, call, tools, typed reply. It acts in its asker's task, not one of its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from runtime.agents.agent import Agent
+from runtime.agents.blocks import block
+from runtime.agents.context import Content, content_of, prompt
+from runtime.agents.roles import reply_of, words_for
+from runtime.agents.tools import arguments_of
+from runtime.attempts import Attempts, Order
+from runtime.bank.vector import Vector, unpack
+from runtime.boundary import contained
+from runtime.budget import PICO_USD, TOKENS, Caps
+from runtime.errors import BadModelReply, BudgetExceeded
+from runtime.ids import seed_of
+from runtime.journal import Key
+from runtime.messages import Bid, Bundle, Plan, Reply, Report, Verdict, Vote, parse_reply
+from runtime.messages import Part as Subtask
+from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall
+from runtime.protocols import Award, Mailable, Pacing, PacingView, Refusal, Router, Work
+from runtime.usage import Price
+
+LEAST_TOKENS = {"plan": 256, "report": 128, "verdict": 128, "bid": 96, "vote": 32}
+"""Reply tokens below which a typed reply of the kind would be cut off, so that shrinking stops there."""
+BID_TOKENS = 256
+"""What a bid or a vote may think and write: a short plan, nothing carried out."""
+MAX_TOOL_TURNS = 16
+
+
+@dataclass(slots=True)
+class Desk:
+    """What all agents of one run share."""
+
+    attempts: Attempts
+    models: Mapping[str, ChatModel]
+    pacing: Pacing
+    share: Vector
+    """One ask's even share of the budget."""
+    caps: Caps
+    dimensions: tuple[str, ...]
+    message_tokens: int
+    seed_parts: tuple[object, ...]
+
+
+@dataclass(slots=True)
+class Place:
+    """A seat while a run goes on."""
+
+    seat: str
+    agent: Agent
+    floor: Vector
+    """What is kept back for one finishing call of this seat; 0 when it has none."""
+    steps: int = 0
+    spent_tokens: int = 0
+    spent_pico: int = 0
+    """What routing the current ask has cost."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """One seat answering one message. It is also the `Caller` that a router sees."""
+
+    place: Place
+    desk: Desk
+    content: Content
+    floor: Vector
+
+    async def answer(self) -> Mailable:
+        """Answer with the typed reply of the seat's role.
+
+        Raises:
+            BudgetExceeded: a call does not fit any more.
+            ModelError: the model failed for good, or its reply has not the asked shape after one repair.
+        """
+        agent = self.place.agent
+        award = await self._route()
+        model = self.desk.models[award.model]
+        kind = reply_of(agent.role)
+        words = agent.prompt or words_for(agent.role)
+        said = prompt(words, self.content, message_tokens=self.desk.message_tokens, strategy=award.strategy)
+        request = ChatRequest(said, 1, reply=kind, tools=tuple(tool.spec() for tool in agent.tools))
+        request = replace(request, max_tokens=self._effort(model, request))
+        request, reply = await self._converse(model, request)
+        try:
+            typed = typed_reply(kind, reply.text, self.place.seat)
+        except ValueError as error:
+            mend = f"Your reply could not be read: {error}. Reply again with the JSON only."
+            more = (ChatMessage("assistant", reply.text), ChatMessage("user", mend))
+            reply = await self._say(model, replace(request, messages=request.messages + more), "work")
+            try:
+                typed = typed_reply(kind, reply.text, self.place.seat)
+            except ValueError as again:
+                raise BadModelReply(model.name, str(again)) from None
+        assert isinstance(typed, Mailable)
+        return typed
+
+    @property
+    def seed(self) -> int:
+        """Seed of this routing decision."""
+        return seed_of(*self.desk.seed_parts, self.place.seat, self.place.steps, "route")
+
+    def price_per_million_usd(self, model: str) -> float:
+        """Blended list price, input and output in equal parts; 0 where the price is unknown."""
+        price = self.desk.models[model].price or Price()
+        return (price.input_pico + price.output_pico) / 2 / 1e6
+
+    async def ask_role(
+        self, role: str, models: Sequence[str], work: Work, bids: Sequence[Bid] = ()
+    ) -> list[Reply | Refusal]:
+        """Ask models in a role about the work, one after another, so that their order never depends on timing."""
+        kind = reply_of(role)
+        content = content_of(Bundle((), work.part), work.task)
+        said = prompt(words_for(role), content, message_tokens=self.desk.message_tokens, bids=bids)
+        replies: list[Reply | Refusal] = []
+        for name in models:
+            model = self.desk.models[name]
+            request = ChatRequest(said, 1, reply=kind)
+            bound = model.bound(request)
+            most = min(BID_TOKENS, model.window_tokens - bound.input_tokens)
+            request = replace(request, max_tokens=most if model.shrinkable else bound.output_tokens)
+            try:
+                reply = await self._say(model, request, kind)
+                replies.append(typed_reply(kind, reply.text, name))
+            except BudgetExceeded as error:
+                replies.append(Refusal(self.place.seat, *error.args))
+            except ValueError:
+                # An unreadable bid or vote counts as none; it is paid for all the same.
+                replies.append(Bid((), name) if kind == "bid" else Vote((), name))
+        return replies
+
+    async def _route(self) -> Award:
+        model = self.place.agent.model
+        self.place.spent_tokens = self.place.spent_pico = 0
+        if isinstance(model, str):
+            return Award(model)
+        assert isinstance(model, Router)
+        work = Work(self.content.task, self.content.part, self.place.agent.role)
+        return await contained(f"router {model.name}", model.route, work, self)
+
+    async def _converse(self, model: ChatModel, request: ChatRequest) -> tuple[ChatRequest, ChatReply]:
+        """Call the model until it stops calling tools; the request returned is the last one made."""
+        for _ in range(MAX_TOOL_TURNS):
+            reply = await self._say(model, request, "work")
+            if not reply.tool_calls:
+                return request, reply
+            seen = [await self._observe(call) for call in reply.tool_calls]
+            asked = ChatMessage("assistant", reply.text, reply.tool_calls)
+            request = replace(request, messages=(*request.messages, asked, *seen))
+        raise BadModelReply(model.name, f"still calling tools after {MAX_TOOL_TURNS} turns")
+
+    async def _observe(self, call: ToolCall) -> ChatMessage:
+        tool = next((t for t in self.place.agent.tools if t.name == call.name), None)
+        arguments = arguments_of(call)
+        if tool is None:
+            seen = f"error: there is no tool {call.name}"
+        elif arguments is None:
+            seen = "error: the arguments are no JSON object"
+        else:
+            order = Order(self._next_key(), "tool", 0, self.floor)
+            seen = await self.desk.attempts.tool(tool, arguments, order, self.desk.dimensions)
+        return ChatMessage("tool", block("tool", seen, name=call.name), tool_call_id=call.id)
+
+    async def _say(self, model: ChatModel, request: ChatRequest, kind: str) -> ChatReply:
+        key = self._next_key()
+        work = kind == "work"
+        order = Order(
+            key,
+            kind,
+            LEAST_TOKENS[request.reply],
+            self.floor if work else 0,
+            self.content.senders if work else (),
+        )
+        seeded = replace(request, seed=seed_of(*self.desk.seed_parts, *key))
+        reply = await self.desk.attempts.chat(model, seeded, order)
+        if reply.usage is not None and not work:
+            self.place.spent_tokens += reply.usage.tokens
+            self.place.spent_pico += (model.price or Price()).cost(reply.usage)
+        return reply
+
+    def _effort(self, model: ChatModel, request: ChatRequest) -> int:
+        """The reply limit of a work call: the agent's own effort, else what pacing makes of the share."""
+        bound = model.bound(request)
+        if not model.shrinkable:
+            return bound.output_tokens
+        effort = self.place.agent.effort_tokens
+        if effort is None:
+            share = unpack(self.desk.share + self.floor, 2)
+            price = model.price or Price()
+            view = PacingView(
+                None if self.desk.caps[TOKENS] is None else share[TOKENS],
+                None if self.desk.caps[PICO_USD] is None else share[PICO_USD],
+                self.place.spent_tokens,
+                self.place.spent_pico,
+                bound.input_tokens,
+                price.input_pico,
+                price.output_pico,
+                model.window_tokens,
+            )
+            effort = self.desk.pacing.effort(view)
+        return max(LEAST_TOKENS[request.reply], min(effort, model.window_tokens - bound.input_tokens))
+
+    def _next_key(self) -> Key:
+        self.place.steps += 1
+        return Key(self.place.steps - 1, self.place.seat, 0)
+
+
+def typed_reply(kind: str, text: str, sender: str) -> Reply:
+    """Read a reply: JSON of the asked shape, or, where there is no JSON at all, plain words in the place of the answer.
+
+    Raises:
+        ValueError: JSON of another shape, an empty reply, or plain words where scores were asked for.
+    """
+    words = text.strip()
+    if words.startswith("```"):
+        words = words.strip("`").removeprefix("json").strip()
+    if words.startswith(("{", "[")) or not words or kind == "vote":
+        return parse_reply(kind, words, sender)
+    if kind == "plan":
+        return Plan(tuple(Subtask(line.strip(), (), sender) for line in words.splitlines() if line.strip()), sender)
+    if kind == "verdict":
+        return Verdict("accept", words, sender=sender)
+    if kind == "bid":
+        return Bid(tuple(line.strip() for line in words.splitlines() if line.strip()), sender)
+    return Report(words, sender=sender)

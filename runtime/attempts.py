@@ -1,0 +1,214 @@
+"""Owns the money path of one run: permit, reserve, sent, call, settle, journal; and the retries, each a try of its own.
+
+The order is the promise. The bound is held before bytes leave; in a live run `sent` is committed before they leave, and
+the reply is committed together with what it cost. Whatever happens in between (error, deadline, cancellation, crash) the
+ledger is never behind the bill: without proof that nothing was sent, the whole hold is charged.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import anyio
+
+from runtime.agents.tools import Tool, use
+from runtime.bank.admission import Admission, Permit
+from runtime.bank.book import AttemptId, Held, Need, Settled
+from runtime.bank.vector import Vector, pack, unpack
+from runtime.budget import PICO_USD, TOKENS
+from runtime.clock import Clock
+from runtime.crash import crash_point
+from runtime.errors import InternalError, ModelError, ModelRateLimited, ModelRefused
+from runtime.ids import address, draw
+from runtime.journal import Attempt, Key, State
+from runtime.models.base import ChatModel, ChatReply, ChatRequest
+from runtime.protocols import Journal
+from runtime.usage import Price, Usage
+
+MAX_TRIES = 4
+BACKOFF_S = 0.5
+BACKOFF_MOST_S = 30.0
+
+
+class Order(NamedTuple):
+    """What a seat wants done, beside the request itself."""
+
+    key: Key
+    kind: str
+    """work, bid, vote or tool."""
+    least: int = 0
+    """Reply tokens below which the call is not worth making."""
+    floor: Vector = 0
+    """For finishing calls: what was kept back for it."""
+    senders: tuple[str, ...] = ()
+
+
+class _Done(NamedTuple):
+    """How the outside answered."""
+
+    used: Vector | None
+    """None: unknown, so the whole hold is charged."""
+    usage: Usage
+    units: int
+    reply: ChatReply
+
+
+@dataclass(slots=True)
+class Attempts:
+    """All attempts of one run. Everything it needs is handed in."""
+
+    admission: Admission
+    journal: Journal | None
+    """None in virtual runs: they commit once, sealed, at their end."""
+    clock: Clock
+    permit_for: Callable[[ChatModel], Permit | None]
+    scope: str
+    epoch: int
+    began_s: float
+    done: list[Attempt]
+
+    async def chat(self, model: ChatModel, request: ChatRequest, order: Order) -> ChatReply:
+        """Call a model, with retries inside the budget.
+
+        Raises:
+            BudgetExceeded: a try does not fit any more.
+            ModelError: refused, failed for good, or out of tries.
+        """
+        need = chat_need(model, request, order.least)
+        price = model.price or Price()
+
+        async def work(units: int) -> _Done:
+            granted = request if units == request.max_tokens else replace(request, max_tokens=units)
+            reply = await model.complete(granted)
+            usage = reply.usage
+            if usage is None:
+                return _Done(None, Usage(0, 0), 0, reply)
+            return _Done(pack((usage.tokens, price.cost(usage), 1, 0)), usage, 0, reply)
+
+        digest = address([request.messages, request.max_tokens, request.seed]) if self.journal is not None else ""
+        for turn in range(MAX_TRIES):
+            try:
+                return await self._attempt(order, need, model.name, digest, self.permit_for(model), work)
+            except ModelError as error:
+                if not error.retryable or turn == MAX_TRIES - 1:
+                    raise
+                await anyio.sleep(backoff_s(error, turn, request.seed))
+        raise InternalError("a loop of tries ended without a reply")
+
+    async def tool(self, tool: Tool, arguments: Mapping[str, Any], order: Order, dimensions: tuple[str, ...]) -> str:
+        """Call a tool; it costs exactly its price times its units.
+
+        Raises:
+            BudgetExceeded: the call does not fit any more.
+        """
+        units = tool.units(arguments)
+        by_tool = tuple(units if name == f"tool_calls.{tool.name}" else 0 for name in dimensions[4:])
+        cost = pack((0, tool.pico_usd * units, 0, units, *by_tool))
+
+        async def work(_: int) -> _Done:
+            return _Done(cost, Usage(0, 0), units, ChatReply(await use(tool, arguments), Usage(0, 0)))
+
+        digest = address([tool.name, dict(arguments)]) if self.journal is not None else ""
+        return (await self._attempt(order, Need(cost, 0, 0, 0), tool.name, digest, None, work)).text
+
+    async def _attempt(
+        self,
+        order: Order,
+        need: Need,
+        name: str,
+        digest: str,
+        permit: Permit | None,
+        work: Callable[[int], Awaitable[_Done]],
+    ) -> ChatReply:
+        if permit is not None:
+            await permit.acquire()
+        try:
+            held = await self.admission.admit(order.key, self.scope, need, order.floor, self.epoch, permit)
+            if isinstance(held, Settled):
+                return self._replayed(order.key, digest)
+            began_s = self.clock.now_s() - self.began_s
+            crash_point("after-reserve")
+            self.admission.ledger.sent(held.id, self.epoch)
+            state: State = "charged_max"
+            done = _Done(None, Usage(0, 0), 0, ChatReply("", None))
+            try:
+                if self.journal is not None:
+                    await self.journal.sent(held, need, order.floor, digest)
+                crash_point("after-sent")
+                done = await work(held.units)
+                crash_point("after-reply")
+                state = "settled" if done.used is not None else "charged_max"
+            except ModelRefused:
+                state = "released"
+                raise
+            finally:
+                row = self._close(held, need, order, name, state, done, began_s)
+                if self.journal is not None:
+                    # A cancelled run must not lose what it owes: the entry is written whatever happened to the caller.
+                    with anyio.CancelScope(shield=True):
+                        await self.journal.closed(row, done.used, done.reply, digest)
+        finally:
+            if permit is not None:
+                permit.release()
+        return done.reply
+
+    def _replayed(self, key: Key, digest: str) -> ChatReply:
+        # Its row is in `done` since the run was taken up again.
+        if self.journal is None:
+            raise InternalError(f"attempt {tuple(key)} was settled twice")
+        return self.journal.replay(key, digest)
+
+    def _close(
+        self, held: Held, need: Need, order: Order, name: str, state: State, done: _Done, began_s: float
+    ) -> Attempt:
+        id: AttemptId = held.id
+        amounts = unpack(held.amounts, 2)
+        if state == "released":
+            self.admission.release(id)
+            pico, usage = 0, Usage(0, 0)
+        else:
+            self.admission.settle(id, done.used)
+            pico = (amounts if done.used is None else unpack(done.used, 2))[PICO_USD]
+            # The split of an unknown usage is unknown too; the whole hold counts as output.
+            usage = Usage(0, amounts[TOKENS]) if done.used is None else done.usage
+        row = Attempt(
+            *id.key,
+            id.try_,
+            order.kind,
+            name,
+            state,
+            usage.input_tokens,
+            usage.output_tokens,
+            pico,
+            done.units,
+            amounts[TOKENS],
+            amounts[PICO_USD],
+            held.units,
+            need.most,
+            began_s,
+            self.clock.now_s() - self.began_s,
+            done.reply.finish,
+            done.reply.text,
+            order.senders,
+        )
+        self.done.append(row)
+        return row
+
+
+def chat_need(model: ChatModel, request: ChatRequest, least: int) -> Need:
+    """The upper bound of a model call, as a line in its reply limit."""
+    bound = model.bound(request)
+    price = model.price or Price()
+    fixed = pack((bound.input_tokens, price.ceiling(Usage(bound.input_tokens, 0)), 1, 0))
+    most = bound.output_tokens
+    return Need(fixed, pack((1, price.output_pico)), most, min(most, least) if model.shrinkable else most)
+
+
+def backoff_s(error: ModelError, turn: int, seed: int) -> float:
+    """How long to wait before the next try: what the endpoint asked for, otherwise exponential with full jitter.
+
+    Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
+    """
+    if isinstance(error, ModelRateLimited) and error.retry_after_s is not None:
+        return max(0.0, error.retry_after_s)
+    return draw(seed, "backoff", turn) * min(BACKOFF_MOST_S, BACKOFF_S * 2.0**turn)

@@ -1,0 +1,142 @@
+"""Owns the waiting in front of a ledger: who asked sleeps until the ledger has decided.
+
+Live runs decide on arrival and after every settle. Virtual runs decide at *quiescence*: when every task of the run is
+blocked, just before the clock would jump, so that a decision sees all requests of the instant and rests on their keys alone.
+
+Waiting for quiescence costs a scheduler round, so a virtual request is granted at once where no order of arrival could
+matter. Each seat has an *allowance*, its even share of the run's budget; all allowances together fit the cap. A request
+within what is left of its own seat's allowance is granted at once as long as no request beyond an allowance was granted
+before. Why this is safe: with free = cap - settled - held, the surplus free - Σ (allowances left) does not change by such a
+grant or its settlement, so every request of that kind fits, whatever came first; and the switch that ends this regime is
+thrown at quiescence only. Requests beyond an allowance queue.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import anyio
+
+from runtime.bank.book import AttemptId, Held, Need, Refused, Settled, Waiting
+from runtime.bank.ledger import Ledger
+from runtime.bank.vector import Vector, fits, guards
+from runtime.errors import BudgetExceeded
+from runtime.journal import Key
+
+
+class Permit(Protocol):
+    """A place at an endpoint. It is given back while its holder waits for budget."""
+
+    async def acquire(self) -> None:
+        """Wait for a place."""
+        ...
+
+    def release(self) -> None:
+        """Give the place back."""
+        ...
+
+
+class _Waiter:
+    __slots__ = ("decided", "outcome")
+
+    def __init__(self) -> None:
+        self.decided = anyio.Event()
+        self.outcome: Held | Refused | None = None
+
+
+class Admission:
+    """The door of one run's ledger.
+
+    Args:
+        ledger: the book; its order is "key" exactly in virtual runs.
+        allowances: per seat, its share of the budget; together they fit into the cap. Not used in live runs.
+    """
+
+    def __init__(self, ledger: Ledger, allowances: Mapping[str, Vector]) -> None:
+        self.ledger = ledger
+        self._virtual = ledger.order == "key"
+        self._allowances = dict(allowances) if self._virtual else {}
+        self._guard = guards(len(ledger.dimensions))
+        self._waiters: dict[Key, _Waiter] = {}
+        self._stirred = anyio.Event()
+
+    async def admit(
+        self, key: Key, scope: str, need: Need, floor: Vector, epoch: int, permit: Permit | None
+    ) -> Held | Settled:
+        """Hold the bound of an attempt, waiting for headroom that others hold. Maybe shrunk.
+
+        Raises:
+            BudgetExceeded: it does not fit and waiting cannot help.
+        """
+        allowance = self._allowances.get(key.seat)
+        within = allowance is not None and fits(need.at(need.most), allowance, self._guard)
+        outcome = self.ledger.reserve(key, scope, need, floor, epoch, at_once=within)
+        if isinstance(outcome, Waiting):
+            return await self._wait(key, permit)
+        if isinstance(outcome, Held) and allowance is not None:
+            self._allowances[key.seat] = allowance - outcome.amounts
+        return outcome
+
+    def settle(self, id: AttemptId, used: Vector | None) -> None:
+        """Settle in the book and let waiters have what came back."""
+        held = self.ledger.record(id).amounts
+        self.ledger.settle(id, used)
+        if used is not None and id.key.seat in self._allowances and fits(used, held, self._guard):
+            self._allowances[id.key.seat] += held - used
+        self._stir()
+
+    def release(self, id: AttemptId) -> None:
+        """Release in the book and let waiters have what came back."""
+        self.ledger.release(id)
+        if id.key.seat in self._allowances:
+            self._allowances[id.key.seat] += self.ledger.record(id).amounts
+        self._stir()
+
+    async def decide_at_quiescence(self) -> None:
+        """Decide whenever something stirred and the run has come to rest; runs beside a virtual run until cancelled."""
+        while True:
+            await self._stirred.wait()
+            await anyio.wait_all_tasks_blocked()
+            self._stirred = anyio.Event()
+            self._announce()
+
+    async def _wait(self, key: Key, permit: Permit | None) -> Held:
+        waiter = self._waiters[key] = _Waiter()
+        self._stir()
+        if permit is not None:
+            permit.release()
+        taken = False
+        try:
+            await waiter.decided.wait()
+            if permit is not None:
+                await permit.acquire()
+            taken = True
+        finally:
+            del self._waiters[key]
+            if not taken:
+                # Cancelled: what was granted in the same instant goes back, what was not leaves the queue.
+                if isinstance(waiter.outcome, Held):
+                    self.release(waiter.outcome.id)
+                self.ledger.withdraw(key)
+                self._stir()
+        outcome = waiter.outcome
+        if isinstance(outcome, Refused):
+            raise BudgetExceeded(outcome.scope, outcome.dimension, outcome.need, outcome.left)
+        assert outcome is not None
+        return outcome
+
+    def _stir(self) -> None:
+        if not self.ledger.waiting:
+            return
+        if self._virtual:
+            self._stirred.set()
+        else:
+            self._announce()
+
+    def _announce(self) -> None:
+        for outcome in self.ledger.decide():
+            if isinstance(outcome, Held):
+                # A grant beyond an allowance eats into the others' shares: from here on every request queues.
+                self._allowances.clear()
+            waiter = self._waiters[outcome.id.key if isinstance(outcome, Held) else outcome.key]
+            waiter.outcome = outcome
+            waiter.decided.set()

@@ -1,0 +1,120 @@
+"""Owns the durable journal of one live run, and how its interrupted life is taken up again.
+
+Before bytes leave, an entry `sent` is committed with the bound that is held; with the reply comes an entry that closes it.
+After a crash the entries are folded: what was settled answers at no cost, what was only sent is charged at maximum, because
+nobody can prove that the provider did not bill it, and is asked again as a new try.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from runtime.bank.book import AttemptId, Held, Need
+from runtime.bank.ledger import Ledger
+from runtime.bank.service import BankClient
+from runtime.bank.store import Entry, Opened
+from runtime.bank.vector import Vector, pack, unpack
+from runtime.errors import ConfigError
+from runtime.journal import Attempt, Key
+from runtime.models.base import ChatReply, ToolCall
+from runtime.usage import Usage
+
+
+class LiveJournal:
+    """Journal of one live run.
+
+    Args:
+        entries: what an earlier life of the run wrote; empty for a fresh one.
+        n: number of dimensions of the run's budget.
+    """
+
+    def __init__(self, run_id: str, client: BankClient, entries: Sequence[Entry], n: int) -> None:
+        self._run_id = run_id
+        self._client = client
+        self._n = n
+        self._last: dict[AttemptId, tuple[dict[str, Any], Entry]] = {}
+        self._settled: dict[Key, tuple[str, ChatReply]] = {}
+        for entry in entries:
+            step, seat, sample = entry.key.split("/")
+            id = AttemptId(Key(int(step), seat, int(sample)), entry.try_)
+            sent, _ = self._last.get(id, ({}, entry))
+            body = orjson.loads(entry.body)
+            self._last[id] = (sent or body, entry)
+            if entry.state == "settled":
+                self._settled[id.key] = (body["digest"], _reply(body))
+
+    async def open(self, address: str, body: bytes) -> None:
+        """Commit that the run was begun."""
+        await self._client.write([Opened(self._run_id, address, body)])
+
+    async def sent(self, held: Held, need: Need, floor: Vector, digest: str) -> None:
+        """Commit that the bytes are about to leave, with the bound that is held."""
+        body = {
+            "digest": digest,
+            "fixed": unpack(need.fixed, self._n),
+            "per_unit": unpack(need.per_unit, self._n),
+            "limits": [need.most, need.least, held.units],
+            "floor": unpack(floor, self._n),
+        }
+        await self._client.write([self._entry(held.id, "sent", body)])
+
+    async def closed(self, row: Attempt, charged: Vector | None, reply: ChatReply, digest: str) -> None:
+        """Commit how the attempt ended, what it was charged, and its reply."""
+        body = {
+            "digest": digest,
+            "row": list(row),
+            "charged": None if charged is None else unpack(charged, self._n),
+            "text": reply.text,
+            "finish": reply.finish,
+            "tool_calls": [list(call) for call in reply.tool_calls],
+        }
+        id = AttemptId(Key(row.step, row.seat, row.sample), row.try_)
+        await self._client.write([self._entry(id, row.state, body)])
+
+    def replay(self, key: Key, digest: str) -> ChatReply:
+        """The reply a settled attempt got in the earlier life.
+
+        Raises:
+            ConfigError: the request is another one, so this is not the same run.
+        """
+        known, reply = self._settled[key]
+        if known != digest:
+            raise ConfigError(
+                f"run {self._run_id}: the request of step {key.step} of {key.seat} differs from the one in the store; "
+                "a resumed run must use the same task, topology, prompts and models"
+            )
+        return reply
+
+    def restore(self, ledger: Ledger, scope: str) -> list[Attempt]:
+        """Bring a fresh ledger to where the earlier life ended, and return its attempts."""
+        rows = []
+        for id, (sent, entry) in self._last.items():
+            body = orjson.loads(entry.body)
+            most, least, units = sent["limits"]
+            need = Need(pack(tuple(sent["fixed"])), pack(tuple(sent["per_unit"])), most, least)
+            charged = None if body.get("charged") is None else pack(tuple(body["charged"]))
+            state = "charged_max" if entry.state == "sent" else entry.state
+            ledger.restore(id, scope, need, pack(tuple(sent["floor"])), units, state, charged)
+            rows.append(_row(body["row"]) if "row" in body else _lost_row(id, need, units, self._n))
+        return rows
+
+    def _entry(self, id: AttemptId, state: Any, body: dict[str, Any]) -> Entry:
+        return Entry(self._run_id, f"{id.key.step}/{id.key.seat}/{id.key.sample}", id.try_, state, orjson.dumps(body))
+
+
+def _reply(body: dict[str, Any]) -> ChatReply:
+    row = _row(body["row"])
+    calls = tuple(ToolCall(*call) for call in body["tool_calls"])
+    return ChatReply(body["text"], Usage(row.input_tokens, row.output_tokens), body["finish"], calls)
+
+
+def _row(values: list[Any]) -> Attempt:
+    return Attempt._make((*values[:-1], tuple(values[-1])))
+
+
+def _lost_row(id: AttemptId, need: Need, units: int, n: int) -> Attempt:
+    """The row of an attempt of which only `sent` is known."""
+    tokens, pico = unpack(need.at(units), n)[:2]
+    held = (tokens, pico, units, need.most)
+    return Attempt(*id.key, id.try_, "work", "", "charged_max", 0, tokens, pico, 0, *held, 0.0, 0.0, "", "", ())

@@ -1,0 +1,48 @@
+"""Owns the one place where code that is not ours may raise anything: topologies, routers, checkers and tools of the user.
+
+Everywhere else a broad `except` is forbidden. What comes through here is one of our errors: Ray drops `__cause__`, so the
+text of the cause is kept.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+from runtime.errors import AgentFailed, OrchestrationError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def contained(where: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Await foreign code.
+
+    Raises:
+        OrchestrationError: what the code raised, if it was one of ours, also out of an exception group (the first one
+            in it; ours before foreign ones); everything else as AgentFailed.
+    """
+    try:
+        return await call(*args, **kwargs)
+    except Exception as error:
+        raise _ours(where, error) from error
+
+
+def contained_sync(where: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call foreign code that does not wait; otherwise as `contained`."""
+    try:
+        return call(*args, **kwargs)
+    except Exception as error:
+        raise _ours(where, error) from error
+
+
+def _ours(where: str, error: Exception) -> OrchestrationError:
+    leaves = _leaves(error)
+    for leaf in leaves:
+        if isinstance(leaf, OrchestrationError):
+            return leaf
+    return AgentFailed(where, type(leaves[0]).__name__, str(leaves[0]))
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    if isinstance(error, ExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

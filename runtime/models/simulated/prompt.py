@@ -1,0 +1,67 @@
+"""Owns what a simulated model sees of a request: the blocks of its user messages, and no word beside them."""
+
+import re
+from typing import NamedTuple
+
+from runtime.agents.blocks import Block, read_blocks
+from runtime.messages import Report
+from runtime.models.base import ChatRequest
+
+_AIM = re.compile(r"\baim: ([\d,]{1,12}) tokens")
+_COVERED = re.compile(r"^Reason: covers ([^;\n]*);", re.MULTILINE)
+
+
+class Prompt(NamedTuple):
+    """The blocks of a request."""
+
+    task: str | None
+    part: str | None
+    parts_wanted: int
+    """0 where the prompt leaves the number of parts open."""
+    mails: tuple[Report, ...]
+    """Reports and verdicts, in order; other kinds of mail hold no answer and are left out."""
+    bids: tuple[str, ...]
+    """Their texts, in the order shown."""
+    aim_tokens: int | None
+    """Length of reply that the budget note asks for."""
+
+
+def read_prompt(request: ChatRequest) -> Prompt:
+    """Read the blocks of all user messages; system, assistant and tool messages are not looked at."""
+    texts = [message.content for message in request.messages if message.role == "user"]
+    single: dict[str, str] = {}
+    mails: list[Report] = []
+    bids: list[str] = []
+    for found in read_blocks("\n\n".join(texts)):
+        if found.tag == "mail":
+            if found.attributes.get("kind") in {"report", "verdict"}:
+                mails.append(_mail(found))
+        elif found.tag == "bid":
+            bids.append(found.body)
+        else:
+            single.setdefault(found.tag, found.body)
+    wanted = single.get("parts", "").strip()
+    aim = _AIM.search(single.get("budget", ""))
+    return Prompt(
+        single.get("task"),
+        single.get("part"),
+        int(wanted) if wanted.isdecimal() and len(wanted) < 4 else 0,
+        tuple(mails),
+        tuple(bids),
+        int(aim[1].replace(",", "")) if aim else None,
+    )
+
+
+def covers_note(covers: str) -> str:
+    """Opening of a verdict's reason by which the next reader learns what it is about; verdicts have no such field."""
+    return f"covers {covers};"
+
+
+def _mail(found: Block) -> Report:
+    sender = found.attributes.get("from", "")
+    if found.attributes["kind"] == "report":
+        answer, _, work = found.body.removeprefix("Answer: ").partition("\nWork: ")
+        return Report(answer, work, found.attributes.get("covers", ""), sender)
+    answer, _, rest = found.body.removeprefix("Answer: ").partition("\nDecision: ")
+    covered = _COVERED.search(rest)
+    return Report(answer, rest, covered[1] if covered else "", sender)

@@ -1,0 +1,133 @@
+"""Owns how a simulated model plays each role: it asks the solver for the right move, and errs by seeded draws.
+
+Whether work succeeds is one draw against the chance of `noise`; what goes wrong is a second. Verifiers judge every report at
+stated rates. A report they take for wrong is done again by themselves, and so is a gap they notice; a gap they do not notice
+goes into the answer. Bids and votes are written without thinking.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from runtime.errors import BadModelReply
+from runtime.ids import draw
+from runtime.messages import Bid, Plan, Reply, Report, Verdict, Vote, reply_json
+from runtime.models.base import ChatRequest, estimate_tokens
+from runtime.models.simulated.noise import REFERENCE_TOKENS, Noise, item, normal
+from runtime.models.simulated.port import Move, Solver
+from runtime.models.simulated.prompt import Prompt, covers_note
+
+USUAL_PARTS = 4
+"""Into how many parts a planner cuts when nobody says."""
+_TOP_SCORE = 5
+
+
+@dataclass(slots=True)
+class Turn:
+    """One call: what was asked, who answers, and how long it has thought."""
+
+    name: str
+    noise: Noise
+    solver: Solver
+    task: str
+    prompt: Prompt
+    request: ChatRequest
+    thought_tokens: int = 0
+
+    def reply(self) -> str:
+        """Text of the typed reply asked for, or a plain answer where none was.
+
+        Raises:
+            BadModelReply: no role gives a reply of this name.
+        """
+        match self.request.reply:
+            case "plan":
+                return reply_json(self.plan())
+            case "report":
+                return reply_json(self.report())
+            case "verdict":
+                return reply_json(self.verdict())
+            case "bid":
+                return reply_json(self.bid())
+            case "vote":
+                return reply_json(self.vote())
+            case "":
+                report = self.report()
+                return f"{report.work}\nAnswer: {report.answer}"
+            case other:
+                raise BadModelReply(self.name, f"no role gives a {other!r}")
+
+    def plan(self) -> Plan:
+        """Cut the work; each part cut is one operation."""
+        work = (self.task, self.prompt.part, self.prompt.parts_wanted or USUAL_PARTS)
+        right = Plan(self.solver.plan(*work))
+        if self._succeeds(right, len(right.parts)):
+            return right
+        return Plan(self.solver.plan(*work, slip=self._draw("slip")))
+
+    def report(self) -> Report:
+        """Do the work on top of the mails, which an executor believes."""
+        work = (self.task, self.prompt.part, self.prompt.mails)
+        move = self.solver.act(*work)
+        if not self._succeeds(_report(move), move.ops):
+            move = self.solver.act(*work, slip=self._draw("slip"))
+        return _report(move)
+
+    def verdict(self) -> Verdict:
+        """Judge the mails, do again what is wrong or seen to be missing, and combine."""
+        mails = self.prompt.mails
+        kept = [mail for number, mail in enumerate(mails) if self._believes(mail, number)]
+        make = self.solver.combine
+        move = make(self.task, self.prompt.part, kept)
+        mends = not move.complete and (len(kept) < len(mails) or not kept or self._draw("gap") < self.noise.catch_ratio)
+        if mends:
+            make = self.solver.act
+            move = make(self.task, self.prompt.part, kept)
+        said = f"{len(kept)} of {len(mails)} reports hold{', the rest done again' if mends else ''}"
+        # Reading a report takes thinking too, although how well it is judged is a stated rate.
+        if not self._succeeds(_verdict(move, said, mends), move.ops, aside=len(mails)):
+            move = make(self.task, self.prompt.part, kept, slip=self._draw("slip"))
+        return _verdict(move, said, mends)
+
+    def bid(self) -> Bid:
+        """Write a plan whose flaws grow likelier with the model's own chance to fail at the work."""
+        ops = self.solver.act(self.task, self.prompt.part, self.prompt.mails).ops
+        fails = 1.0 - self.noise.chance(ops, REFERENCE_TOKENS, item(self.task).difficulty)
+        flawed = self.noise.flaw_ratio * fails
+        steps = self.solver.steps(self.task, self.prompt.part)
+        return Bid(tuple(wrong if self._draw("flaw", i) < flawed else right for i, (right, wrong) in enumerate(steps)))
+
+    def vote(self) -> Vote:
+        """Score each bid by the share of the solver's own steps that it names, with a judge's noise."""
+        steps = [right for right, _ in self.solver.steps(self.task, self.prompt.part)]
+        scores = []
+        for number, bid in enumerate(self.prompt.bids):
+            share = sum(step in bid for step in steps) / len(steps)
+            noisy = _TOP_SCORE * share + self.noise.score_spread * normal(self._draw("score", number))
+            scores.append(min(max(round(noisy), 0), _TOP_SCORE))
+        return Vote(tuple(scores))
+
+    def _believes(self, mail: Report, number: int) -> bool:
+        right = self.solver.judge(self.task, mail)
+        return self._draw("judge", number) < (self.noise.hit_ratio if right else 1.0 - self.noise.catch_ratio)
+
+    def _succeeds(self, right: Reply, ops: int, aside: int = 0) -> bool:
+        visible = estimate_tokens(reply_json(right))
+        shares = ops + aside
+        room = self.request.max_tokens - visible
+        self.thought_tokens = self.noise.thinking(room, visible, shares, self.prompt.aim_tokens)
+        chance = self.noise.chance(ops, self.thought_tokens / max(shares, 1), item(self.task).difficulty)
+        return self._draw("right") < chance
+
+    def _draw(self, purpose: str, number: int = 0) -> float:
+        # The name keeps two models apart that are asked with one seed: what they share is the item's difficulty alone,
+        # otherwise their failures would correlate far above the fitted figure.
+        return draw(self.request.seed, item(self.task).seed, self.name, purpose, number)
+
+
+def _report(move: Move) -> Report:
+    return Report(move.answer, move.work, move.covers)
+
+
+def _verdict(move: Move, said: str, mends: bool) -> Verdict:
+    decision: Literal["accept", "mend"] = "mend" if mends else "accept"
+    return Verdict(decision, move.answer, f"{covers_note(move.covers)} {said}")

@@ -1,0 +1,178 @@
+"""Owns one run from its opened scope to its closed books: ledger, team, deadline, result."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from runtime.agents.loop import Desk
+from runtime.attempts import Attempts
+from runtime.bank.admission import Admission, Permit
+from runtime.bank.ledger import Ledger
+from runtime.bank.vector import Vector, pack, unpack
+from runtime.boundary import contained, contained_sync
+from runtime.budget import PICO_USD, TOKENS
+from runtime.clock import Clock, on_grid_s
+from runtime.errors import BudgetExceeded, OrchestrationError
+from runtime.journal import Attempt
+from runtime.messages import Plan, Report, Verdict
+from runtime.models.base import ChatModel
+from runtime.preflight import Prepared
+from runtime.protocols import Answer, Journal, Outcome, Refusal
+from runtime.result import RunResult, SpendReport, Status
+from runtime.team import RunTeam
+
+SCOPE = "run"
+
+
+@dataclass(slots=True)
+class _Ending:
+    status: Status = "cancelled"
+    reason: str = "the caller cancelled the run"
+    outcome: Outcome = None
+
+
+@dataclass(slots=True)
+class Run:
+    """A run on its home host. `execute` is called once."""
+
+    prepared: Prepared
+    clock: Clock
+    journal: Journal | None
+    permit_for: Callable[[ChatModel], Permit | None]
+    epoch: int = 0
+    earlier: list[Attempt] = field(default_factory=list)
+    """Attempts of an earlier, interrupted life of a live run; its time counts against the deadline."""
+    ledger: Ledger = field(init=False)
+    disturbed: bool = False
+
+    def __post_init__(self) -> None:
+        budget = self.prepared.spec.budget
+        self.ledger = Ledger(budget.dimensions, "key" if self.prepared.virtual else "arrival")
+        self.ledger.open(SCOPE, None, budget.caps, self.prepared.floor, self.epoch)
+
+    async def execute(self) -> RunResult:
+        """Run to the end. Only misuse and bugs raise; everything else is a status of the result."""
+        began_s = self.clock.now_s()
+        desk = self._desk(began_s)
+        spec = self.prepared.spec
+        team = RunTeam(spec.task, self.prepared.places, self.prepared.channels, desk)
+        ending = _Ending()
+        async with anyio.create_task_group() as group:
+            if self.prepared.virtual:
+                group.start_soon(desk.attempts.admission.decide_at_quiescence)
+            await self._solve(team, ending)
+            group.cancel_scope.cancel()
+        self.ledger.check()
+        return self._result(ending, team, desk, self.clock.now_s() - began_s)
+
+    async def _solve(self, team: RunTeam, ending: _Ending) -> None:
+        spec = self.prepared.spec
+        seconds = spec.budget.seconds
+        spent_s = max((a.ended_s for a in self.earlier), default=0.0)
+        left_s = None if seconds is None else max(0.0, on_grid_s(seconds) - spent_s)
+        with anyio.move_on_after(left_s) as scope:
+            try:
+                outcome = await contained(f"topology {spec.topology.name}", spec.topology.solve, spec.task, team)
+            except BudgetExceeded as error:
+                ending.status, ending.reason = "exhausted", str(error)
+            except OrchestrationError as error:
+                ending.status, ending.reason = "failed", str(error)
+            else:
+                if isinstance(outcome, Refusal):
+                    refused = BudgetExceeded(outcome.scope, outcome.dimension, outcome.need, outcome.left)
+                    ending.status, ending.reason = "exhausted", f"{outcome.seat}: {refused}"
+                else:
+                    ending.status, ending.reason, ending.outcome = "completed", "", outcome
+        if scope.cancelled_caught:
+            ending.status, ending.reason = "deadline", f"the deadline of {seconds:g} s passed"
+
+    def _desk(self, began_s: float) -> Desk:
+        prepared = self.prepared
+        spec, budget = prepared.spec, prepared.spec.budget
+        n = len(budget.dimensions)
+        free = [
+            0 if cap is None else cap - kept for cap, kept in zip(budget.caps, unpack(prepared.floor, n), strict=True)
+        ]
+        shares = [_even(budget.caps, free, spec.topology.calls()), _even(budget.caps, free, len(prepared.places))]
+        admission = Admission(self.ledger, dict.fromkeys(prepared.places, shares[1]))
+        attempts = Attempts(
+            admission, self.journal, self.clock, self.permit_for, SCOPE, self.epoch, began_s, self.earlier
+        )
+        return Desk(
+            attempts,
+            prepared.models,
+            spec.topology.pacing,
+            shares[0],
+            budget.caps,
+            budget.dimensions,
+            spec.topology.message_tokens,
+            (spec.seed, spec.task.address),
+        )
+
+    def _result(self, ending: _Ending, team: RunTeam, desk: Desk, seconds: float) -> RunResult:
+        spec, virtual = self.prepared.spec, self.prepared.virtual
+        answer = _text(ending.outcome if ending.status == "completed" else team.offered)
+        correct = contained_sync(f"checker of task {spec.task.id}", spec.task.correct, answer)
+        attempts = sorted(desk.attempts.done, key=lambda a: (a.step, a.seat, a.sample, a.try_))
+        over = self.ledger.overspend(SCOPE)
+        return RunResult(
+            run_id=spec.run_id,
+            status=ending.status,
+            reason=ending.reason,
+            answer=answer,
+            correct=correct,
+            spend=SpendReport.of(attempts, virtual=virtual),
+            overspend=dict(zip(spec.budget.dimensions, over, strict=True)),
+            seconds=seconds,
+            deterministic="D1" if virtual else "D2",
+            disturbed=self.disturbed,
+            metrics=self._metrics(team, attempts),
+            attempts=tuple(attempts),
+        )
+
+    def _metrics(self, team: RunTeam, attempts: list[Attempt]) -> dict[str, float]:
+        slack = _bound_slack(team.refusals, attempts)
+        return {
+            "turns": sum(a.kind == "work" for a in attempts),
+            "messages": team.messages,
+            "refusals": len(team.refusals),
+            "shrunk": sum(a.max_tokens < a.wanted_tokens for a in attempts),
+            "charged_max_tokens": sum(a.held_tokens for a in attempts if a.state == "charged_max"),
+            "charged_max_pico_usd": sum(a.held_pico_usd for a in attempts if a.state == "charged_max"),
+            "slack_tokens": slack[TOKENS],
+            "slack_pico_usd": slack[PICO_USD],
+        }
+
+
+def _even(caps: tuple[int | None, ...], free: list[int], n: int) -> Vector:
+    """An even share of what is free; where there is no cap, more than any call can need."""
+    plenty = 1 << 80
+    return pack(tuple(plenty if cap is None else max(0, f) // max(1, n) for cap, f in zip(caps, free, strict=True)))
+
+
+def _bound_slack(refusals: list[Refusal], attempts: list[Attempt]) -> tuple[int, int]:
+    """Budget left unspent because of the bound, in tokens and pico-dollars.
+
+    A refused call counts when it would have fitted had it been held at what calls of this run really used, on average, of
+    their holds; then what was left is what the bound kept from being spent.
+    """
+    slack = [0, 0]
+    settled = [a for a in attempts if a.state == "settled" and a.kind != "tool"]
+    used = (sum(a.input_tokens + a.output_tokens for a in settled), sum(a.pico_usd for a in settled))
+    held = (sum(a.held_tokens for a in settled), sum(a.held_pico_usd for a in settled))
+    for refusal in refusals[:1]:
+        i = {"tokens": TOKENS, "pico_usd": PICO_USD}.get(refusal.dimension)
+        if i is not None and held[i] and refusal.need * used[i] <= refusal.left * held[i]:
+            slack[i] = refusal.left
+    return slack[0], slack[1]
+
+
+def _text(outcome: Outcome) -> str | None:
+    if isinstance(outcome, Answer):
+        return outcome.text
+    if isinstance(outcome, (Report, Verdict)):
+        return outcome.answer
+    if isinstance(outcome, Plan):
+        return "\n".join(part.text for part in outcome.parts)
+    return outcome if isinstance(outcome, str) else None

@@ -1,0 +1,97 @@
+"""Owns what all topologies share: their name, their seats, how a model is filled in, and the checks of their size."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from copy import copy
+from typing import ClassVar, TypeVar
+
+import anyio
+
+from policies.pacing import EvenPacing
+from runtime.agents.agent import Agent
+from runtime.errors import ConfigError
+from runtime.protocols import FinishCall, Outcome, Pacing, Router, Team
+from runtime.task import Task
+
+MAX_SEATS = 1000
+T = TypeVar("T")
+
+
+class Topology:
+    """Base of all topologies, and of your own: give it seats and channels, and program `solve`.
+
+    A subclass sets `self._seats` (through `seat_all`) and overrides `channels`, `calls`, `finish` where they differ, and
+    `solve`. Everything a topology knows is fixed when it is built; one object serves any number of runs at once.
+    """
+
+    message_tokens: int = 256
+    """Length m of a message; a longer mail is clipped on delivery."""
+    pacing: Pacing = EvenPacing()
+    """How the budget becomes effort."""
+    kind: ClassVar[str] = "custom"
+    """First word of the name of a topology of this class."""
+
+    def __init__(self, name: str, seats: Mapping[str, Agent]) -> None:
+        if not seats:
+            raise ConfigError(f"{name}: a topology needs at least one seat")
+        if len(seats) > MAX_SEATS:
+            raise ConfigError(f"{name}: {len(seats)} seats are too many; at most {MAX_SEATS}")
+        self.name = name
+        self._seats = dict(seats)
+
+    def seats(self) -> Mapping[str, Agent]:
+        """The agents by seat path, in the order in which they are served when it matters."""
+        return self._seats
+
+    def channels(self) -> Iterable[tuple[str, str]]:
+        """Permitted directions (sender, receiver); everybody may receive from the task. By default none."""
+        return ()
+
+    def finish(self) -> Sequence[FinishCall]:
+        """The calls that end a run with an answer, so that budget is kept back for them. By default none."""
+        return ()
+
+    def calls(self) -> int:
+        """Asks in one full run. By default one per seat."""
+        return len(self._seats)
+
+    def with_model(self, model: str | Router) -> "Topology":
+        """The same topology with `model` in every seat that has none of its own."""
+        twin = copy(self)
+        twin._seats = {seat: agent.filled(model) for seat, agent in self._seats.items()}
+        return twin
+
+    async def solve(self, task: Task, team: Team) -> Outcome:
+        """Work on the task with the team and return the answer."""
+        raise ConfigError(f"{self.name}: a topology must program solve(self, task, team)")
+
+
+def team_of(
+    role: str, agents: int | Sequence[Agent], model: str | Router | None, *, at_least: int = 1, what: str
+) -> list[Agent]:
+    """Agents from the shorthand: a number of them in a role, or the agents themselves.
+
+    Raises:
+        ConfigError: fewer than `at_least`, or more than a topology may have.
+    """
+    members = [Agent(role)] * agents if isinstance(agents, int) else list(agents)
+    if not at_least <= len(members) <= MAX_SEATS:
+        raise ConfigError(f"{what} needs {at_least} to {MAX_SEATS} agents, not {agents!r}")
+    return [member.filled(model) for member in members]
+
+
+def numbered(seat: str, agents: Sequence[Agent]) -> dict[str, Agent]:
+    """Seat paths `seat[0]`, `seat[1]`, ... for several agents of a kind."""
+    return {f"{seat}[{i}]": agent for i, agent in enumerate(agents)}
+
+
+async def side_by_side(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Await several things at once; results in the order of `calls`. The first error cancels the rest."""
+    results: dict[int, T] = {}
+
+    async def keep(i: int) -> None:
+        results[i] = await calls[i]()
+
+    async with anyio.create_task_group() as group:
+        for i in range(len(calls)):
+            group.start_soon(keep, i)
+    return [results[i] for i in range(len(calls))]

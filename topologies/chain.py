@@ -1,0 +1,68 @@
+"""Owns Chain: a planner, then executors one after another, each building on the last, then a verifier."""
+
+from collections.abc import Iterable, Sequence
+
+from runtime.agents.agent import Agent
+from runtime.messages import Part, Plan, Report, bundle
+from runtime.protocols import FinishCall, Outcome, Router, Team
+from runtime.task import Task
+from topologies.base import Topology, numbered, team_of
+
+
+class Chain(Topology):
+    """Planner → executor[0] → … → executor[n-1] → verifier.
+
+    Calls: n + 2. Depth: n + 2. Messages: 2 n (a part to each executor, a report to the next). Fan-in: 1. A plan with fewer parts
+    than executors ends the chain early; parts beyond them are joined to the last executor's.
+    """
+
+    kind = "chain"
+
+    def __init__(
+        self,
+        executors: int | Sequence[Agent] = 3,
+        *,
+        planner: Agent | None = None,
+        verifier: Agent | None = None,
+        model: str | Router | None = None,
+    ) -> None:
+        members = team_of("executor", executors, model, what="Chain")
+        self.length = len(members)
+        seats = {
+            "planner": (planner or Agent("planner")).filled(model),
+            **numbered("executor", members),
+            "verifier": (verifier or Agent("verifier")).filled(model),
+        }
+        super().__init__(f"chain-{self.length}", seats)
+
+    def channels(self) -> Iterable[tuple[str, str]]:
+        """Planner to each executor, each executor to the next and, where a plan is short, to the verifier."""
+        for i in range(self.length):
+            yield "planner", f"executor[{i}]"
+            yield f"executor[{i}]", "verifier"
+            if i + 1 < self.length:
+                yield f"executor[{i}]", f"executor[{i + 1}]"
+
+    def finish(self) -> Sequence[FinishCall]:
+        """The verifier's call over the last report."""
+        return (FinishCall("verifier", 1),)
+
+    async def solve(self, task: Task, team: Team) -> Outcome:
+        """Plan, hand the work down the chain, verify."""
+        plan = await team.ask("planner", bundle(parts_wanted=self.length))
+        assert isinstance(plan, Plan)
+        report: Report | None = None
+        for i, part in enumerate(_joined(plan.parts, self.length)):
+            reply = await team.ask(f"executor[{i}]", bundle([] if report is None else report, part=part))
+            assert isinstance(reply, Report)
+            report = reply
+            team.offer(report)
+        return await team.ask("verifier", bundle([] if report is None else report), finish=True)
+
+
+def _joined(parts: Sequence[Part], n: int) -> list[Part]:
+    """At most n parts; what is beyond them becomes part of the last."""
+    if len(parts) <= n:
+        return list(parts)
+    tail = parts[n - 1 :]
+    return [*parts[: n - 1], Part("\n".join(part.text for part in tail), tail[0].needs, tail[0].sender)]

@@ -1,0 +1,50 @@
+"""Owns Single: one agent alone, the baseline of every comparison."""
+
+from policies.pacing import FixedPacing
+from policies.voting import majority
+from runtime.agents.agent import Agent
+from runtime.errors import BudgetExceeded
+from runtime.messages import Report
+from runtime.protocols import Outcome, Router, Team
+from runtime.task import Task
+from topologies.base import Topology
+
+FILL_TOKENS = 600
+"""Effort of one repetition of `Single(fill=True)`: enough for a whole task, and small enough that budgets buy several."""
+MAX_REPETITIONS = 1000
+
+
+class Single(Topology):
+    """One agent answers the task.
+
+    With `fill=True` it answers again and again, at a fixed effort, until nothing more fits into the budget; the answer given
+    most often wins. That is what one agent makes of the money a team would get, and a run that stops so is completed.
+
+    Calls: 1; with fill, as many as fit. Depth: the same. Messages: 0.
+    """
+
+    kind = "single"
+
+    def __init__(self, agent: Agent | None = None, *, fill: bool = False, model: str | Router | None = None) -> None:
+        super().__init__("single-fill" if fill else "single", {"agent": (agent or Agent("executor")).filled(model)})
+        self.fill = fill
+        if fill:
+            self.pacing = FixedPacing(FILL_TOKENS)
+
+    async def solve(self, task: Task, team: Team) -> Outcome:
+        """Answer once, or until nothing more fits."""
+        if not self.fill:
+            reply = await team.ask("agent", task)
+            return reply if isinstance(reply, Report) else None
+        reports: list[Report] = []
+        while len(reports) < MAX_REPETITIONS:
+            try:
+                reply = await team.ask("agent", task)
+            except BudgetExceeded:
+                if not reports:
+                    raise
+                break
+            assert isinstance(reply, Report)
+            reports.append(reply)
+            team.offer(majority(reports))
+        return majority(reports)

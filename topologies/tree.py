@@ -1,0 +1,98 @@
+"""Owns Tree: hubs of hubs. Each hub cuts its part for its children and later joins what they report."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from runtime.agents.agent import Agent
+from runtime.errors import BudgetExceeded, ConfigError
+from runtime.messages import Part, Plan, Report, Verdict, bundle
+from runtime.protocols import FinishCall, Mailable, Outcome, Refusal, Router, Team
+from runtime.task import Task
+from topologies.base import MAX_SEATS, Topology, side_by_side
+
+Node = tuple[int, ...]
+"""A place in the tree: the root is (), its children (0,), (1,), …"""
+
+
+class Tree(Topology):
+    """A b-ary tree of depth d: hubs above, executors at the leaves.
+
+    Every hub is two seats of one mind: `hub…` plans, `join…` verifies and combines what the children report. With h = number
+    of hubs and b^d leaves: calls 2 h + b^d, depth 2 d + 1, messages 3 (h - 1) + 2 b^d, fan-in b.
+    """
+
+    kind = "tree"
+
+    def __init__(
+        self,
+        branching: int = 2,
+        depth: int = 2,
+        *,
+        hub: Agent | None = None,
+        executor: Agent | None = None,
+        verifier: Agent | None = None,
+        model: str | Router | None = None,
+    ) -> None:
+        if branching < 1 or depth < 1 or branching**depth > MAX_SEATS // 2:
+            raise ConfigError(
+                f"Tree(branching={branching}, depth={depth}): both must be 1 or more, with at most {MAX_SEATS // 2} leaves"
+            )
+        self.branching, self.depth = branching, depth
+        levels: list[list[Node]] = [[()]]
+        for _ in range(depth):
+            levels.append([(*node, i) for node in levels[-1] for i in range(branching)])
+        self._hubs = [node for level in levels[:-1] for node in level]
+        self._leaves = levels[-1]
+        seats = {_seat("hub", node): (hub or Agent("hub")).filled(model) for node in self._hubs}
+        seats |= {_seat("executor", node): (executor or Agent("executor")).filled(model) for node in self._leaves}
+        seats |= {_seat("join", node): (verifier or Agent("verifier")).filled(model) for node in self._hubs}
+        super().__init__(f"tree-{branching}-{depth}", seats)
+
+    def channels(self) -> Iterable[tuple[str, str]]:
+        """Parts go down from hub to child, results up from child to its hub's join."""
+        for node in self._hubs:
+            for i in range(self.branching):
+                child = (*node, i)
+                leaf = len(child) == self.depth
+                yield _seat("hub", node), _seat("executor" if leaf else "hub", child)
+                yield _seat("executor" if leaf else "join", child), _seat("join", node)
+                if not leaf:
+                    # The child's join is told which part its hub had cut.
+                    yield _seat("hub", node), _seat("join", child)
+
+    def finish(self) -> Sequence[FinishCall]:
+        """Every join over its children's results."""
+        return tuple(FinishCall(_seat("join", node), self.branching) for node in self._hubs)
+
+    async def solve(self, task: Task, team: Team) -> Outcome:
+        """Plan downwards, work at the leaves, join upwards."""
+        return await self._hub((), None, team)
+
+    async def _hub(self, node: Node, part: Part | None, team: Team) -> Report | Refusal | None:
+        plan = await team.ask(_seat("hub", node), bundle(part=part, parts_wanted=self.branching))
+        assert isinstance(plan, Plan)
+        results: Sequence[Mailable | Refusal | None]
+        children = [((*node, i), child) for i, child in enumerate(plan.parts[: self.branching])]
+        if len(node) + 1 == self.depth:
+            results = await team.ask_all([(_seat("executor", child), part) for child, part in children])
+        else:
+            results = await side_by_side([partial(self._subtree, child, part, team) for child, part in children])
+        reports = [result for result in results if isinstance(result, Report)]
+        if not reports:
+            return next((result for result in results if isinstance(result, Refusal)), None)
+        joined = await team.ask(_seat("join", node), bundle(reports, part=part), finish=True)
+        assert isinstance(joined, Verdict)
+        report = Report(joined.answer, joined.reason, "" if part is None else part.text, joined.sender)
+        if part is None:
+            team.offer(report)
+        return report
+
+    async def _subtree(self, node: Node, part: Part, team: Team) -> Report | Refusal | None:
+        try:
+            return await self._hub(node, part, team)
+        except BudgetExceeded as error:
+            return Refusal(_seat("hub", node), *error.args)
+
+
+def _seat(role: str, node: Node) -> str:
+    return role + "".join(f"[{i}]" for i in node)
