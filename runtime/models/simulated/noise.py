@@ -23,7 +23,8 @@ gives, by integration over D, at ρ = .30: small with large .37, small with itse
 operations has those success rates.
 
 **Bids.** Each line of a bid is flawed with probability `flaw_ratio` · P(this model fails this piece of work at x_ref). So
-the quality of a plan predicts success, within a model and between models, without deciding it.
+the quality of a plan predicts success, within a model and between models, without deciding it: the share of good lines
+tells right answers from wrong ones of the same model with an AUC of .76 to .80 (600 items of either family, 800 tokens).
 
 **Machines.** Φ and ln come from the C library and may differ in the last bit between machines. Difficulty, p_op and p_opⁿ
 are each rounded to 2⁻²⁰, so that such a bit turns no outcome unless a value lies within 10⁻⁹ of a rounding edge.
