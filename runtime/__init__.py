@@ -1,0 +1,50 @@
+"""The face of the runtime: the names a user imports. What needs Ray or openai is loaded on first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.agents.agent import Agent as Agent
+    from runtime.agents.tools import Tool as Tool
+    from runtime.budget import Budget as Budget
+    from runtime.driver import Runtime as Runtime
+    from runtime.messages import Bundle as Bundle
+    from runtime.messages import Part as Part
+    from runtime.messages import Plan as Plan
+    from runtime.messages import Report as Report
+    from runtime.messages import Verdict as Verdict
+    from runtime.messages import bundle as bundle
+    from runtime.models.catalog import ModelSpec as ModelSpec
+    from runtime.preflight import RunSpec as RunSpec
+    from runtime.protocols import Answer as Answer
+    from runtime.protocols import Refusal as Refusal
+    from runtime.result import RunResult as RunResult
+    from runtime.task import Task as Task
+
+_LAZY = {
+    "Agent": "runtime.agents.agent",
+    "Answer": "runtime.protocols",
+    "Budget": "runtime.budget",
+    "Bundle": "runtime.messages",
+    "ModelSpec": "runtime.models.catalog",
+    "Part": "runtime.messages",
+    "Plan": "runtime.messages",
+    "Refusal": "runtime.protocols",
+    "Report": "runtime.messages",
+    "RunResult": "runtime.result",
+    "RunSpec": "runtime.preflight",
+    "Runtime": "runtime.driver",
+    "Task": "runtime.task",
+    "Tool": "runtime.agents.tools",
+    "Verdict": "runtime.messages",
+    "bundle": "runtime.messages",
+}
+__all__ = sorted(_LAZY)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

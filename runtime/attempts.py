@@ -21,7 +21,7 @@ from runtime.crash import crash_point
 from runtime.errors import InternalError, ModelError, ModelRateLimited, ModelRefused
 from runtime.ids import address, draw
 from runtime.journal import Attempt, Key, State
-from runtime.models.base import ChatModel, ChatReply, ChatRequest
+from runtime.models.base import ChatModel, ChatReply, ChatRequest, request_digest
 from runtime.protocols import Journal
 from runtime.usage import Price, Usage
 
@@ -85,7 +85,7 @@ class Attempts:
                 return _Done(None, Usage(0, 0), 0, reply)
             return _Done(pack((usage.tokens, price.cost(usage), 1, 0)), usage, 0, reply)
 
-        digest = address([request.messages, request.max_tokens, request.seed]) if self.journal is not None else ""
+        digest = request_digest(request) if self.journal is not None else ""
         for turn in range(MAX_TRIES):
             try:
                 return await self._attempt(order, need, model.name, digest, self.permit_for(model), work)

@@ -1,28 +1,72 @@
 """Owns a host: it runs many agents. In process it is this object; on Ray it is the same object inside one actor.
 
-Virtual runs go one after another through one `trio.run` per batch, on a clock that jumps; live runs share the caller's event
-loop, on its monotonic clock.
+Virtual runs go one after another through one `trio.run` per batch, on a clock that jumps; live runs share the event loop of
+whoever calls, on its monotonic clock.
 """
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 from trio.testing import MockClock
 
 from runtime.bank.live import LiveJournal
 from runtime.bank.service import BankClient
-from runtime.bank.store import Entry
+from runtime.bank.store import Entry, Op
 from runtime.clock import LoopClock
 from runtime.models.base import ChatModel
+from runtime.models.catalog import Catalog
 from runtime.models.governor import Governor
 from runtime.preflight import RunSpec, prepare
 from runtime.result import RunResult
 from runtime.run import SCOPE, Run
 
-Find = Callable[[str], ChatModel]
+GC_THRESHOLD = (50_000, 20, 50)
+"""Thousands of agents in flight are many young objects that live as long as their run; at Python's own threshold the
+collector walks them over and over. Set in host processes only, never in the user's."""
 
 
-def run_virtual(specs: Sequence[RunSpec], find: Find) -> list[RunResult]:
+class Host:
+    """Runs runs.
+
+    Args:
+        catalog: the models, as the driver resolved them.
+        write: delivers ops of live runs to the bank and returns when they are committed.
+    """
+
+    def __init__(
+        self, catalog: Catalog, write: Callable[[Sequence[Op]], Awaitable[None]], *, own_process: bool = True
+    ) -> None:
+        self._catalog = catalog
+        self._bank = BankClient(write)
+        self._governor = Governor()
+        if own_process:
+            gc.set_threshold(*GC_THRESHOLD)
+
+    async def run_virtual(self, specs: Sequence[RunSpec]) -> list[RunResult]:
+        """Run virtual runs one after another in virtual time, in a thread of their own."""
+        return await anyio.to_thread.run_sync(run_virtual, specs, self._catalog.get)
+
+    async def run_live(self, spec: RunSpec, entries: Sequence[Entry]) -> RunResult:
+        """Run a live run, or take it up again where its entries end.
+
+        Raises:
+            ConfigError: the run does not pass its checks, or differs from the one in the store.
+        """
+        prepared = prepare(spec, self._catalog.get)
+        journal = LiveJournal(spec.run_id, self._bank, entries, len(spec.budget.dimensions))
+        if not entries:
+            await journal.open(spec.address)
+        run = Run(prepared, LoopClock(), journal, self._governor.permit)
+        run.earlier.extend(journal.restore(run.ledger, SCOPE))
+        return await run.execute()
+
+    async def close(self) -> None:
+        """Close the connections of the models' clients."""
+        await self._catalog.aclose()
+
+
+def run_virtual(specs: Sequence[RunSpec], find: Callable[[str], ChatModel]) -> list[RunResult]:
     """Run virtual runs one after another in virtual time; blocks the calling thread.
 
     Raises:
@@ -34,25 +78,3 @@ def run_virtual(specs: Sequence[RunSpec], find: Find) -> list[RunResult]:
         return [await Run(prepare(spec, find), clock, None, lambda _: None).execute() for spec in specs]
 
     return anyio.run(batch, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
-
-
-class LiveRunner:
-    """Runs live runs in the current event loop; they share its endpoints' places."""
-
-    def __init__(self, bank: BankClient) -> None:
-        self._bank = bank
-        self._governor = Governor()
-
-    async def run(self, spec: RunSpec, find: Find, entries: Sequence[Entry]) -> RunResult:
-        """Run a live run, or take it up again where its entries end.
-
-        Raises:
-            ConfigError: the run does not pass its checks, or differs from the one in the store.
-        """
-        prepared = prepare(spec, find)
-        journal = LiveJournal(spec.run_id, self._bank, entries, len(spec.budget.dimensions))
-        if not entries:
-            await journal.open(spec.address, b"{}")
-        run = Run(prepared, LoopClock(), journal, self._governor.permit)
-        run.earlier.extend(journal.restore(run.ledger, SCOPE))
-        return await run.execute()

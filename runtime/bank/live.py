@@ -44,9 +44,9 @@ class LiveJournal:
             if entry.state == "settled":
                 self._settled[id.key] = (body["digest"], _reply(body))
 
-    async def open(self, address: str, body: bytes) -> None:
+    async def open(self, address: str) -> None:
         """Commit that the run was begun."""
-        await self._client.write([Opened(self._run_id, address, body)])
+        await self._client.write([Opened(self._run_id, address, b"{}")])
 
     async def sent(self, held: Held, need: Need, floor: Vector, digest: str) -> None:
         """Commit that the bytes are about to leave, with the bound that is held."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from runtime.ids import address
 from runtime.usage import Price, Usage
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -115,3 +116,9 @@ def prompt_tokens(request: ChatRequest) -> int:
     )
     size += sum(len(t.name) + len(t.description) + len(str(t.parameters)) for t in request.tools)
     return -(-size // 4) + 4 * len(request.messages)
+
+
+def request_digest(request: ChatRequest) -> str:
+    """Content address of a request, seed included: equal exactly where the work is."""
+    said = [[m.role, m.content, [list(c) for c in m.tool_calls], m.tool_call_id] for m in request.messages]
+    return address([said, request.max_tokens, request.seed, request.reply, [list(t) for t in request.tools]])

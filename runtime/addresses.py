@@ -1,0 +1,64 @@
+"""Owns content addresses: the canonical form of a run's ingredients, down to the source of the user's own classes."""
+
+import inspect
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+from runtime.agents.roles import words_for
+from runtime.budget import Budget
+from runtime.errors import ConfigError
+from runtime.ids import address
+from runtime.models.base import ChatModel
+from runtime.protocols import Topology
+from runtime.task import Task
+
+
+def run_address(topology: Topology, task: Task, budget: Budget, seed: int, models: Mapping[str, ChatModel]) -> str:
+    """Content address of one run: everything that decides its outcome, and nothing else.
+
+    Raises:
+        ConfigError: something in it is a lambda, or of a class whose source cannot be found.
+    """
+    priced = {name: canonical(model.price) for name, model in models.items()}
+    words = {agent.role: agent.prompt or words_for(agent.role) for agent in topology.seats().values()}
+    return address([canonical(topology), task.address, canonical(budget), seed, priced, words])
+
+
+def canonical(value: Any) -> Any:
+    """A form of `value` that JSON can hold and that is equal exactly where the values are.
+
+    Raises:
+        ConfigError: a lambda or nested function, which nothing identifies.
+    """
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, Mapping):
+        return [[canonical(key), canonical(item)] for key, item in value.items()]
+    if isinstance(value, Set):
+        return sorted(canonical(item) for item in value)
+    if isinstance(value, (FunctionType, type)):
+        return _source(value)
+    if isinstance(value, Sequence):
+        return [canonical(item) for item in value]
+    state = {f.name: getattr(value, f.name) for f in fields(value)} if is_dataclass(value) else vars(value)
+    return [_source(type(value)), canonical(state)]
+
+
+@cache
+def _source(thing: FunctionType | type) -> list[str]:
+    if "<lambda>" in thing.__qualname__ or "<locals>" in thing.__qualname__:
+        raise ConfigError(
+            f"{thing.__module__}.{thing.__qualname__} has no name a resumed experiment could find again; define it at the "
+            "top of a module"
+        )
+    try:
+        source = inspect.getsource(thing)
+    except (OSError, TypeError):
+        raise ConfigError(f"the source of {thing.__module__}.{thing.__qualname__} cannot be found") from None
+    return [thing.__qualname__, address(source)]

@@ -1,0 +1,189 @@
+"""Owns Ray: the one place that starts or joins a cluster, the host and bank actors, and every remote await.
+
+What is known about Ray 2.60 and decided here. A call is "maybe executed", never "exactly once"; so effects carry keys and
+what is re-sent is harmless. `ray.init()` without an address joins whatever cluster runs on the machine, so an address is
+always given. A local cluster listens on loopback only, with a token, in a folder of its own that only this user can read. A
+call is 1 ms of CPU, so runs travel in batches. `await ref` that is cancelled leaves the work running, so it is cancelled
+by hand. Ray errors end here and become ours.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anyio
+
+from runtime.bank.service import Bank, BankClient
+from runtime.bank.store import Op
+from runtime.errors import ConfigError, HostLost, InternalError, OrchestrationError
+from runtime.host import Host
+from runtime.models.catalog import Catalog
+
+PACKAGES = ("runtime", "policies", "topologies", "benchmarks")
+_LOCAL_ENVIRONMENT = {
+    # Puts every port of a single-machine cluster on 127.0.0.1, which Ray does on its own only on Windows and macOS.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class Cluster:
+    """A Ray cluster, its hosts and its bank. Made by `Cluster.start`.
+
+    Args:
+        hosts: the host actors, one per core unless said otherwise.
+        bank: the actor that holds the store, on the driver's node.
+    """
+
+    def __init__(self, hosts: list[Any], bank: Any, folder: Path | None) -> None:
+        self._hosts = hosts
+        self._bank = bank
+        self._folder = folder
+        self.client = BankClient(self._write)
+
+    @classmethod
+    async def start(
+        cls, address: str, n_hosts: int | None, catalog: Catalog, out: Path | None, modules: Sequence[ModuleType]
+    ) -> "Cluster":
+        """Start a local cluster ("local"), join one by address, or, in a Ray job, the one it runs in ("cluster").
+
+        Raises:
+            ConfigError: Ray is in use in this process already, or there is no such cluster.
+            StoreError: the bank cannot open the store.
+        """
+        folder = await anyio.to_thread.run_sync(_connect, address, n_hosts)
+        return await cls._equip(n_hosts, catalog, out, modules, folder)
+
+    @classmethod
+    async def _equip(
+        cls, n_hosts: int | None, catalog: Catalog, out: Path | None, modules: Sequence[ModuleType], folder: Path | None
+    ) -> "Cluster":
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        for module in modules:
+            ray.cloudpickle.register_pickle_by_value(module)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        bank: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Bank)
+        actor = bank.options(scheduling_strategy=here).remote(None if out is None else await anyio.Path(out).resolve())
+        count = n_hosts or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        host: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(Host)
+        hosts = [host.remote(catalog, _remote_bank(actor)) for _ in range(count)]
+        cluster = cls(hosts, actor, folder)
+        try:
+            await call(actor.sealed.remote([]), "the bank")
+        except OrchestrationError:
+            await cluster.stop()
+            raise
+        return cluster
+
+    @property
+    def n_hosts(self) -> int:
+        """Number of hosts."""
+        return len(self._hosts)
+
+    async def on_host(self, i: int, method: str, *args: object) -> Any:
+        """Call a method of host i.
+
+        Raises:
+            HostLost: the host died on the way; it restarts by itself, and virtual runs may simply be sent again.
+        """
+        return await call(getattr(self._hosts[i], method).remote(*args), f"host {i}")
+
+    async def on_bank(self, method: str, *args: object) -> Any:
+        """Call a method of the bank."""
+        return await call(getattr(self._bank, method).remote(*args), "the bank")
+
+    async def stop(self) -> None:
+        """Leave the cluster; a local one ends with it."""
+        import ray
+
+        await call(self._bank.close.remote(), "the bank", quiet=True)
+        await anyio.to_thread.run_sync(ray.shutdown)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _write(self, ops: Sequence[Op]) -> None:
+        await call(self._bank.write.remote(ops), "the bank")
+
+
+class _remote_bank:
+    """Delivers ops to the bank's actor from whatever process it was shipped to."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def __call__(self, ops: Sequence[Op]) -> None:
+        await call(self._actor.write.remote(ops), "the bank")
+
+
+async def call(ref: Any, what: str, *, quiet: bool = False) -> Any:
+    """Await a remote call: cancels the work when the waiter is cancelled, and turns Ray's errors into ours.
+
+    Args:
+        quiet: errors are swallowed; for farewells.
+
+    Raises:
+        HostLost: the actor died or cannot be reached.
+        OrchestrationError: what the remote code raised, if it was one of ours; otherwise InternalError with its text.
+    """
+    import ray
+    from ray import exceptions
+
+    try:
+        return await ref
+    except anyio.get_cancelled_exc_class():
+        ray.cancel(ref)
+        raise
+    except exceptions.RayTaskError as error:
+        if quiet:
+            return None
+        cause = error.cause
+        if isinstance(cause, OrchestrationError):
+            raise cause from None
+        raise InternalError(f"{what}: {cause!r}") from error
+    except exceptions.RayActorError as error:
+        if quiet:
+            return None
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, OrchestrationError):
+            raise cause from None
+        raise HostLost(what, str(error).splitlines()[0]) from error
+
+
+def _connect(address: str, n_hosts: int | None) -> Path | None:
+    """Start or join; blocks for seconds. Returns the folder of a local cluster."""
+    if address == "local":
+        os.environ.update({name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ})
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        raise ConfigError(
+            "Ray is already started in this process; leave that to Runtime(...), or call ray.shutdown() first"
+        )
+    settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
+    if address == "local":
+        # Unix sockets lie below it and their paths may have 107 characters, so it is short; 0700 by mkdtemp.
+        folder = Path(tempfile.mkdtemp(prefix="ostrom-"))
+        ray.init(address="local", _temp_dir=str(folder), num_cpus=n_hosts, **settings)
+        return folder
+    if address == "cluster":
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not address:
+            raise ConfigError(
+                'Runtime("cluster") joins the cluster of the Ray job it runs in, and this process is in none (RAY_ADDRESS is '
+                'not set); take Runtime("local"), or give the head\'s address such as Runtime("head:6379")'
+            )
+    paths = [str(Path(spec.origin).parent) for name in PACKAGES if (spec := find_spec(name)) and spec.origin]
+    try:
+        ray.init(address=address, runtime_env={"py_modules": paths}, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigError(f"cannot join a Ray cluster at {address!r}: {error}") from None
+    return None

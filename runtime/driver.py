@@ -1,0 +1,250 @@
+"""Owns Runtime, the user's door: it opens the bank, starts or joins hosts, ships runs to them and seals what comes back."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from runtime.addresses import run_address
+from runtime.bank.service import Bank, BankClient, in_process
+from runtime.boundary import contained
+from runtime.budget import Budget
+from runtime.errors import ConfigError, HostLost, OrchestrationError
+from runtime.host import Host
+from runtime.ids import check_name
+from runtime.models.base import ChatModel
+from runtime.models.catalog import Catalog, ModelSpec
+from runtime.preflight import Prepared, RunSpec, prepare
+from runtime.protocols import Topology
+from runtime.result import RunResult
+from runtime.task import Task
+
+BATCH = 50
+"""Virtual runs a call: a Ray call costs 1 ms of CPU, as much as ten to fifty agent steps."""
+LIVE_AT_ONCE = 64
+"""Live runs in flight per host."""
+MAX_SENDS = 4
+"""How often a batch of virtual runs is sent when its host is lost; they give the same results each time."""
+
+Deliver = Callable[[Sequence[RunResult]], Awaitable[None]]
+
+
+class Runtime:
+    """Runs teams under budgets; use it as `async with Runtime() as rt`.
+
+    Args:
+        address: None runs in this process; "local" starts a Ray cluster on this machine; "host:port" joins one; "cluster"
+            joins the one whose job this process is.
+        models: names for ModelSpecs or ChatModels, beside the catalogue's own and those of ostrom.toml.
+        out: folder for the store; None keeps it in memory, and nothing can be resumed.
+        hosts: number of hosts on Ray; None: one per core of the cluster.
+        modules: modules of the user that the hosts cannot import by name; they are shipped by value.
+
+    Raises:
+        ConfigError, StoreError: on entering.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        models: Mapping[str, ModelSpec | ChatModel] | None = None,
+        out: Path | str | None = None,
+        hosts: int | None = None,
+        modules: Sequence[ModuleType] = (),
+    ) -> None:
+        self.catalog = Catalog(models)
+        self._address = address
+        self._out = None if out is None else Path(out)
+        self._n_hosts = hosts
+        self._modules = modules
+        self._stack = AsyncExitStack()
+        self._on_host: Callable[..., Any] = _not_entered
+        self._on_bank: Callable[..., Any] = _not_entered
+        self._client: BankClient
+        self._group: TaskGroup
+        self.hosts = 1
+        self._serial = 0
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self._group = await stack.enter_async_context(anyio.create_task_group())
+            if self._address is None:
+                bank = Bank(self._out)
+                stack.callback(bank.close)
+                self._client = in_process(bank)
+                host = Host(self.catalog, self._client.write, own_process=False)
+                stack.push_async_callback(host.close)
+                self._on_host = _local(host)
+                self._on_bank = _local(bank)
+            else:
+                from runtime.cluster import Cluster
+
+                cluster = await Cluster.start(self._address, self._n_hosts, self.catalog, self._out, self._modules)
+                stack.push_async_callback(cluster.stop)
+                self._client, self.hosts = cluster.client, cluster.n_hosts
+                self._on_host, self._on_bank = cluster.on_host, cluster.on_bank
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def run(
+        self,
+        topology: Topology,
+        task: Task,
+        *,
+        budget: Budget,
+        seed: int = 0,
+        run_id: str | None = None,
+    ) -> RunResult:
+        """Run a topology on a task under a budget.
+
+        With the `run_id` of an earlier run of the same ingredients: a finished one is returned from the store, an
+        interrupted live one is taken up again.
+
+        Raises:
+            ConfigError: found before anything is spent.
+        """
+        if run_id is None:
+            self._serial += 1
+            run_id = f"run-{self._serial}"
+        spec = self.spec(check_name(run_id, "run_id"), topology, task, budget, seed)
+        results: list[RunResult] = []
+
+        async def deliver(more: Sequence[RunResult]) -> None:
+            results.extend(more)
+
+        await self._work([spec], deliver)
+        return results[0]
+
+    def spec(self, run_id: str, topology: Topology, task: Task, budget: Budget, seed: int) -> RunSpec:
+        """Check a run and give it its content address.
+
+        Raises:
+            ConfigError: see `runtime.preflight.prepare`; also a missing key.
+        """
+        spec = RunSpec(run_id, topology, task, budget, seed)
+        prepared = self.prepare(spec)
+        return RunSpec(run_id, topology, task, budget, seed, run_address(topology, task, budget, seed, prepared.models))
+
+    def prepare(self, spec: RunSpec) -> Prepared:
+        """Check everything about a run that can be checked before money moves.
+
+        Raises:
+            ConfigError: see `runtime.preflight.prepare`; also a missing key.
+        """
+        prepared = prepare(spec, self.catalog.get)
+        for name in prepared.models:
+            missing = self.catalog.missing_key(name)
+            if missing is not None:
+                raise ConfigError(
+                    f"model {name!r} needs its key in the environment variable {missing}, which is not set"
+                )
+        return prepared
+
+    async def map(self, specs: Iterable[RunSpec]) -> AsyncIterator[RunResult]:
+        """Run many specs; results come as they are sealed, in any order.
+
+        Trials whose address is sealed in the store already are given back from there.
+
+        Raises:
+            ConfigError: a spec does not pass its checks; nothing was run.
+        """
+        todo = list(specs)
+        for spec in todo:
+            self.prepare(spec)
+        send, receive = anyio.create_memory_object_stream[Sequence[RunResult] | OrchestrationError](len(todo) + 1)
+        scope = anyio.CancelScope()
+
+        async def work() -> None:
+            # In the runtime's own task group: a generator must not hold one open between two of its results.
+            with send, scope:
+                try:
+                    await contained("the driver", self._work, todo, send.send)
+                except OrchestrationError as error:
+                    send.send_nowait(error)
+
+        self._group.start_soon(work)
+        try:
+            with receive:
+                async for item in receive:
+                    if isinstance(item, OrchestrationError):
+                        raise item
+                    for result in item:
+                        yield result
+        finally:
+            scope.cancel()
+
+    async def sealed(self, addresses: Sequence[str]) -> dict[str, RunResult]:
+        """Finished trials of these addresses, from the store."""
+        found: dict[str, RunResult] = await self._on_bank("results", list(addresses))
+        return found
+
+    async def _work(self, specs: Sequence[RunSpec], deliver: Deliver) -> None:
+        """Run specs on the hosts, seal and deliver; two batches on the way to each host, so that none waits for us."""
+        done: dict[str, RunResult] = await self._on_bank("results", [spec.address for spec in specs if spec.address])
+        if done:
+            await deliver([done[spec.address] for spec in specs if spec.address in done])
+        todo = [spec for spec in specs if spec.address not in done]
+        virtual = [spec for spec in todo if self.prepare(spec).virtual]
+        at_once = {id(spec) for spec in virtual}
+        size = max(1, min(BATCH, len(virtual) // (4 * self.hosts)))
+        batches = iter([virtual[i : i + size] for i in range(0, len(virtual), size)])
+        lives = iter([spec for spec in todo if id(spec) not in at_once])
+
+        async def feed_batches(host: int) -> None:
+            for job in batches:
+                results = await self._send_virtual(host, job)
+                await self._seal(job, results)
+                await deliver(results)
+
+        async def feed_live(host: int) -> None:
+            for spec in lives:
+                entries = await self._on_bank("entries", spec.run_id)
+                result = await self._on_host(host, "run_live", spec, entries)
+                await self._seal([spec], [result])
+                await deliver([result])
+
+        async with anyio.create_task_group() as group:
+            for host in range(self.hosts):
+                for _ in range(1 if self._address is None else 2):
+                    group.start_soon(feed_batches, host)
+                for _ in range(min(LIVE_AT_ONCE, len(todo) - len(virtual))):
+                    group.start_soon(feed_live, host)
+
+    async def _send_virtual(self, host: int, job: list[RunSpec]) -> list[RunResult]:
+        for send in range(MAX_SENDS):
+            try:
+                results: list[RunResult] = await self._on_host(host, "run_virtual", job)
+            except HostLost:
+                if send == MAX_SENDS - 1:
+                    raise
+            else:
+                return results
+        raise AssertionError("the last send returns or raises")
+
+    async def _seal(self, specs: Sequence[RunSpec], results: Sequence[RunResult]) -> None:
+        await self._client.seal([(s.address or s.run_id, r) for s, r in zip(specs, results, strict=True)])
+
+
+def _local(thing: Any) -> Callable[..., Any]:
+    """Calls methods of an object in this process the way a cluster calls its actors'."""
+
+    async def on(*args: Any) -> Any:
+        if isinstance(thing, Host):
+            return await getattr(thing, args[1])(*args[2:])
+        return getattr(thing, args[0])(*args[1:])
+
+    return on
+
+
+async def _not_entered(*_: object) -> Any:
+    raise ConfigError("use the runtime as `async with Runtime(...) as rt:`")
