@@ -82,6 +82,14 @@ def create(db: sqlite3.Connection) -> None:
     db.execute("COMMIT")
 
 
+def check_writable(db: sqlite3.Connection) -> None:
+    """Let a file that is locked, or may only be read, fail at open, before any money moves. Changes nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    # On a file that may only be read SQLite begins without a word, so something has to be written.
+    db.execute(f"PRAGMA user_version = {FORMAT}")
+    db.execute("ROLLBACK")
+
+
 def load(db: sqlite3.Connection, name: str, mark: Mark) -> Index:
     """Read the whole store, prove the chain and return the index. Changes nothing.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
-from runtime.bank.store.chain import Index, create, is_new, load
+from runtime.bank.store.chain import Index, check_writable, create, is_new, load
 from runtime.bank.store.faults import told_as_store_error
 from runtime.bank.store.lock import Lock
 from runtime.bank.store.ops import Entry, Fact, Op, Opened, Row, facts_of, link_of, row_of, unpacked
@@ -64,9 +64,7 @@ class Store:
             if is_new(self._db):
                 create(self._db)
             else:
-                # A file that is locked or may only be read is to fail here, before any money moves.
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.execute("ROLLBACK")
+                check_writable(self._db)
             self._exit = undo.pop_all()
 
     def commit(self, ops: Sequence[Op], *, durable: bool = True) -> None:
@@ -123,7 +121,7 @@ class Store:
         return [Entry(row.name, row.key, row.try_, cast(State, row.state), row.body) for row in rows]
 
     def opened(self) -> list[Opened]:
-        """Return the runs that were opened and are not sealed, first opened first."""
+        """Return the runs that were opened and have no result at their address, first opened first."""
         rows = (self._row(n) for n, _ in self._index.facts["opened"].values())
         sealed = self._index.facts["sealed"]
         return [Opened(row.name, row.address, row.body) for row in rows if row.address not in sealed]
