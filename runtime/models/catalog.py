@@ -7,6 +7,7 @@ machines, and each process reads the variable itself when it sends.
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from functools import cache
@@ -31,6 +32,9 @@ class Catalog:
     Built in are `sim/small` and `sim/large`; then come the `[models.NAME]` tables of a toml file, then `models`; a later
     one of the same name wins. Where OPENAI_BASE_URL is set, `openai/<model id>` is any model of that endpoint.
 
+    Files, variables, price list and installed task families are read where the catalogue was made. A copy that is shipped to
+    a host brings all it found along, except for keys.
+
     Args:
         models: name to ModelSpec, or to any ChatModel.
         toml: the file with the tables; None reads `ostrom.toml` in the current directory if there is one.
@@ -48,6 +52,7 @@ class Catalog:
         today: date | None = None,
     ) -> None:
         self._today = today or datetime.now(UTC).date()
+        self._base_url = os.environ.get("OPENAI_BASE_URL")
         self._entries: dict[str, ModelSpec | ChatModel | None] = {"sim/large": None, "sim/small": None}
         self._built: dict[str, ChatModel] = {}
         file = toml or Path("ostrom.toml")
@@ -72,7 +77,8 @@ class Catalog:
             ConfigError: no such model; the text says what there is and how to add one.
         """
         if name not in self._built:
-            self._built[name] = self._build(name)
+            # Another thread may have been faster; all get the one that was first.
+            self._built.setdefault(name, self._build(name))
         return self._built[name]
 
     def missing_key(self, name: str) -> str | None:
@@ -91,6 +97,13 @@ class Catalog:
             if close is not None:
                 await close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        for name in self._entries:
+            # A model that cannot be built is no fault as long as nobody asks for it; who does is told there.
+            with suppress(ConfigError):
+                self.get(name)
+        return self.__dict__
+
     def _build(self, name: str) -> ChatModel:
         entry = self._entries[name] if name in self._entries else self._from_environment(name)
         if entry is None:
@@ -102,11 +115,11 @@ class Catalog:
         return OpenAIModel(name, fill_in(entry, self._today))
 
     def _from_environment(self, name: str) -> ModelSpec:
-        url, model = os.environ.get("OPENAI_BASE_URL"), name.removeprefix("openai/")
-        if not url or model in ("", name):
+        model = name.removeprefix("openai/")
+        if not self._base_url or model in ("", name):
             raise ConfigError(_unknown(name, self.names()))
         try:
-            return ModelSpec(endpoint=url, model=model)
+            return ModelSpec(endpoint=self._base_url, model=model)
         except ConfigError as error:
             raise ConfigError(f"model {name!r} is at OPENAI_BASE_URL: {error}") from None
 

@@ -104,7 +104,8 @@ class OpenAIModel:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop. Harmless when there are none; a later call opens new ones."""
-        line = self._lines.pop(asyncio.get_running_loop(), None)
+        # Asked only where something was opened, so that a catalogue can be closed under trio too.
+        line = self._lines.pop(asyncio.get_running_loop(), None) if self._lines else None
         if line is not None:
             await line.client.close()
 
