@@ -1,7 +1,7 @@
 """Owns content addresses: the canonical form of a run's ingredients, down to the source of the user's own classes."""
 
 import inspect
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from functools import cache
@@ -51,7 +51,7 @@ def canonical(value: Any) -> Any:
 
 
 @cache
-def _source(thing: FunctionType | type) -> list[str]:
+def _source(thing: Callable[..., Any]) -> list[str]:
     if "<lambda>" in thing.__qualname__ or "<locals>" in thing.__qualname__:
         raise ConfigError(
             f"{thing.__module__}.{thing.__qualname__} has no name a resumed experiment could find again; define it at the "

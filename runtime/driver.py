@@ -11,11 +11,12 @@ from anyio.abc import TaskGroup
 
 from runtime.addresses import run_address
 from runtime.bank.service import Bank, BankClient, in_process
+from runtime.bank.store import Note
 from runtime.boundary import contained
 from runtime.budget import Budget
 from runtime.errors import ConfigError, HostLost, OrchestrationError
 from runtime.host import Host
-from runtime.ids import check_name
+from runtime.ids import address, check_name
 from runtime.models.base import ChatModel
 from runtime.models.catalog import Catalog, ModelSpec
 from runtime.preflight import Prepared, RunSpec, prepare
@@ -30,7 +31,8 @@ LIVE_AT_ONCE = 64
 MAX_SENDS = 4
 """How often a batch of virtual runs is sent when its host is lost; they give the same results each time."""
 
-Deliver = Callable[[Sequence[RunResult]], Awaitable[None]]
+Done = tuple[RunSpec, RunResult]
+Deliver = Callable[[Sequence[Done]], Awaitable[None]]
 
 
 class Runtime:
@@ -68,7 +70,7 @@ class Runtime:
         self._client: BankClient
         self._group: TaskGroup
         self.hosts = 1
-        self._serial = 0
+        self._unnamed = 0
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -114,16 +116,16 @@ class Runtime:
             ConfigError: found before anything is spent.
         """
         if run_id is None:
-            self._serial += 1
-            run_id = f"run-{self._serial}"
+            run_id = f"run-{1 + await self._on_bank('n_runs') + self._unnamed}"
+            self._unnamed += 1
         spec = self.spec(check_name(run_id, "run_id"), topology, task, budget, seed)
-        results: list[RunResult] = []
+        finished: list[Done] = []
 
-        async def deliver(more: Sequence[RunResult]) -> None:
-            results.extend(more)
+        async def deliver(more: Sequence[Done]) -> None:
+            finished.extend(more)
 
         await self._work([spec], deliver)
-        return results[0]
+        return finished[0][1]
 
     def spec(self, run_id: str, topology: Topology, task: Task, budget: Budget, seed: int) -> RunSpec:
         """Check a run and give it its content address.
@@ -131,9 +133,12 @@ class Runtime:
         Raises:
             ConfigError: see `runtime.preflight.prepare`; also a missing key.
         """
-        spec = RunSpec(run_id, topology, task, budget, seed)
-        prepared = self.prepare(spec)
-        return RunSpec(run_id, topology, task, budget, seed, run_address(topology, task, budget, seed, prepared.models))
+        prepared = self.prepare(RunSpec(run_id, topology, task, budget, seed))
+        content = run_address(topology, task, budget, seed, prepared.models)
+        if not prepared.virtual:
+            # A virtual run of the same ingredients is the same run; a live one is another experience each time.
+            content = address([content, run_id])
+        return RunSpec(run_id, topology, task, budget, seed, content)
 
     def prepare(self, spec: RunSpec) -> Prepared:
         """Check everything about a run that can be checked before money moves.
@@ -150,8 +155,8 @@ class Runtime:
                 )
         return prepared
 
-    async def map(self, specs: Iterable[RunSpec]) -> AsyncIterator[RunResult]:
-        """Run many specs; results come as they are sealed, in any order.
+    async def map(self, specs: Iterable[RunSpec]) -> AsyncIterator[tuple[RunSpec, RunResult]]:
+        """Run many specs; each comes back with its result as soon as that is sealed, in any order.
 
         Trials whose address is sealed in the store already are given back from there.
 
@@ -161,7 +166,7 @@ class Runtime:
         todo = list(specs)
         for spec in todo:
             self.prepare(spec)
-        send, receive = anyio.create_memory_object_stream[Sequence[RunResult] | OrchestrationError](len(todo) + 1)
+        send, receive = anyio.create_memory_object_stream[Sequence[Done] | OrchestrationError](len(todo) + 1)
         scope = anyio.CancelScope()
 
         async def work() -> None:
@@ -178,8 +183,8 @@ class Runtime:
                 async for item in receive:
                     if isinstance(item, OrchestrationError):
                         raise item
-                    for result in item:
-                        yield result
+                    for done in item:
+                        yield done
         finally:
             scope.cancel()
 
@@ -188,11 +193,20 @@ class Runtime:
         found: dict[str, RunResult] = await self._on_bank("results", list(addresses))
         return found
 
+    async def note(self, name: str) -> bytes | None:
+        """A named document of the store."""
+        found: bytes | None = await self._on_bank("note", name)
+        return found
+
+    async def set_note(self, name: str, body: bytes) -> None:
+        """Write a named document into the store."""
+        await self._client.write([Note(name, body)])
+
     async def _work(self, specs: Sequence[RunSpec], deliver: Deliver) -> None:
         """Run specs on the hosts, seal and deliver; two batches on the way to each host, so that none waits for us."""
         done: dict[str, RunResult] = await self._on_bank("results", [spec.address for spec in specs if spec.address])
         if done:
-            await deliver([done[spec.address] for spec in specs if spec.address in done])
+            await deliver([(spec, done[spec.address]) for spec in specs if spec.address in done])
         todo = [spec for spec in specs if spec.address not in done]
         virtual = [spec for spec in todo if self.prepare(spec).virtual]
         at_once = {id(spec) for spec in virtual}
@@ -203,15 +217,15 @@ class Runtime:
         async def feed_batches(host: int) -> None:
             for job in batches:
                 results = await self._send_virtual(host, job)
-                await self._seal(job, results)
-                await deliver(results)
+                await self._seal_all(job, results)
+                await deliver(list(zip(job, results, strict=True)))
 
         async def feed_live(host: int) -> None:
             for spec in lives:
                 entries = await self._on_bank("entries", spec.run_id)
                 result = await self._on_host(host, "run_live", spec, entries)
-                await self._seal([spec], [result])
-                await deliver([result])
+                await self._seal_all([spec], [result])
+                await deliver([(spec, result)])
 
         async with anyio.create_task_group() as group:
             for host in range(self.hosts):
@@ -231,7 +245,7 @@ class Runtime:
                 return results
         raise AssertionError("the last send returns or raises")
 
-    async def _seal(self, specs: Sequence[RunSpec], results: Sequence[RunResult]) -> None:
+    async def _seal_all(self, specs: Sequence[RunSpec], results: Sequence[RunResult]) -> None:
         await self._client.seal([(s.address or s.run_id, r) for s, r in zip(specs, results, strict=True)])
 
 

@@ -76,7 +76,7 @@ class Topology(Protocol):
 
     @property
     def name(self) -> str:
-        """Label in tables, for example `star-4`."""
+        """Label in tables, for example `Star(4)`."""
         ...
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import anyio
 
@@ -27,8 +27,6 @@ class Topology:
     """Length m of a message; a longer mail is clipped on delivery."""
     pacing: Pacing = EvenPacing()
     """How the budget becomes effort."""
-    kind: ClassVar[str] = "custom"
-    """First word of the name of a topology of this class."""
 
     def __init__(self, name: str, seats: Mapping[str, Agent]) -> None:
         if not seats:

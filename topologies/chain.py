@@ -16,8 +16,6 @@ class Chain(Topology):
     than executors ends the chain early; parts beyond them are joined to the last executor's.
     """
 
-    kind = "chain"
-
     def __init__(
         self,
         executors: int | Sequence[Agent] = 3,
@@ -33,7 +31,7 @@ class Chain(Topology):
             **numbered("executor", members),
             "verifier": (verifier or Agent("verifier")).filled(model),
         }
-        super().__init__(f"chain-{self.length}", seats)
+        super().__init__(f"Chain({self.length})", seats)
 
     def channels(self) -> Iterable[tuple[str, str]]:
         """Planner to each executor, each executor to the next and, where a plan is short, to the verifier."""

@@ -25,8 +25,6 @@ class Graph(Topology):
             not exactly one node that nobody listens to.
     """
 
-    kind = "graph"
-
     def __init__(
         self,
         nodes: Mapping[str, Agent],

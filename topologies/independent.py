@@ -17,11 +17,9 @@ class Independent(Topology):
     those who answered.
     """
 
-    kind = "independent"
-
     def __init__(self, agents: int | Sequence[Agent] = 3, *, model: str | Router | None = None) -> None:
         members = team_of("executor", agents, model, what="Independent")
-        super().__init__(f"independent-{len(members)}", numbered("agent", members))
+        super().__init__(f"Independent({len(members)})", numbered("agent", members))
 
     async def solve(self, task: Task, team: Team) -> Outcome:
         """Ask all, vote."""

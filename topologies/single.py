@@ -23,10 +23,8 @@ class Single(Topology):
     Calls: 1; with fill, as many as fit. Depth: the same. Messages: 0.
     """
 
-    kind = "single"
-
     def __init__(self, agent: Agent | None = None, *, fill: bool = False, model: str | Router | None = None) -> None:
-        super().__init__("single-fill" if fill else "single", {"agent": (agent or Agent("executor")).filled(model)})
+        super().__init__("Single(fill)" if fill else "Single", {"agent": (agent or Agent("executor")).filled(model)})
         self.fill = fill
         if fill:
             self.pacing = FixedPacing(FILL_TOKENS)

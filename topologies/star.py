@@ -17,8 +17,6 @@ class Star(Topology):
     fewer parts than executors leaves some idle; parts beyond them go round again.
     """
 
-    kind = "star"
-
     def __init__(
         self,
         executors: int | Sequence[Agent] = 4,
@@ -34,7 +32,7 @@ class Star(Topology):
             **numbered("executor", members),
             "verifier": (verifier or Agent("verifier")).filled(model),
         }
-        super().__init__(f"star-{self.width}", seats)
+        super().__init__(f"Star({self.width})", seats)
 
     def channels(self) -> Iterable[tuple[str, str]]:
         """Planner to each executor, each executor to the verifier."""

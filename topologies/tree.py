@@ -21,8 +21,6 @@ class Tree(Topology):
     of hubs and b^d leaves: calls 2 h + b^d, depth 2 d + 1, messages 3 (h - 1) + 2 b^d, fan-in b.
     """
 
-    kind = "tree"
-
     def __init__(
         self,
         branching: int = 2,
@@ -46,7 +44,7 @@ class Tree(Topology):
         seats = {_seat("hub", node): (hub or Agent("hub")).filled(model) for node in self._hubs}
         seats |= {_seat("executor", node): (executor or Agent("executor")).filled(model) for node in self._leaves}
         seats |= {_seat("join", node): (verifier or Agent("verifier")).filled(model) for node in self._hubs}
-        super().__init__(f"tree-{branching}-{depth}", seats)
+        super().__init__(f"Tree({branching},{depth})", seats)
 
     def channels(self) -> Iterable[tuple[str, str]]:
         """Parts go down from hub to child, results up from child to its hub's join."""

@@ -50,6 +50,10 @@ class Bank:
         """Every finished run."""
         return [run_id for run_id, _, _ in self._store.results()]
 
+    def n_runs(self) -> int:
+        """How many runs were begun or finished; the number of the next one without a name is above it."""
+        return len(self.run_ids()) + len(self._store.opened())
+
     def entries(self, run_id: str) -> list[Entry]:
         """What a live run wrote so far."""
         return self._store.entries(run_id)

@@ -1,0 +1,27 @@
+"""The command line `ostrom`: one file per group of commands; this one puts them together and turns errors into exit codes."""
+
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+from benchmarks.cli import checks as _checks  # noqa: F401  (importing registers the commands)
+from benchmarks.cli import runs as _runs  # noqa: F401
+from benchmarks.cli import serving as _serving  # noqa: F401
+from benchmarks.cli import sweeps as _sweeps  # noqa: F401
+from benchmarks.cli.app import app
+from runtime.errors import ConfigError, OrchestrationError
+
+DONE, FAILED, MISUSE = 0, 1, 2
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 misuse."""
+    try:
+        app()
+    except ConfigError as error:
+        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+        sys.exit(MISUSE)
+    except OrchestrationError as error:
+        Console(stderr=True).print(Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error)))
+        sys.exit(FAILED)

@@ -1,0 +1,45 @@
+"""Owns what all commands share: the app, its consoles, and the common options."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import orjson
+import typer
+from rich.console import Console
+
+from runtime.boundary import contained
+
+app = typer.Typer(
+    name="ostrom",
+    help="Teams of language-model agents under one hard shared budget, and experiments that find the team worth its money.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the store, the tables and the report.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A value for the experiment file, as name=value. Repeatable.")
+]
+
+
+def console() -> Console:
+    """Where text for people goes."""
+    screen = Console(highlight=False)
+    if not screen.is_terminal:
+        # A file or a pipe has no width; rich would take 80 columns and cut the tables.
+        screen.width = 120
+    return screen
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    print(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY).decode())
+
+
+def run_async(what: Any, *args: Any) -> Any:
+    """Run an async command on asyncio, with errors out of task groups as plain errors."""
+    return anyio.run(contained, what.__name__, what, *args)

@@ -1,0 +1,162 @@
+"""Owns the commands around single runs: run one team on one task, list and show what a store holds."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.cli.app import AsJson, Out, app, console, print_json, run_async
+from benchmarks.tables import plain
+from benchmarks.tasks.jsonl import load
+from policies import StrategyAuction
+from runtime.bank.service import STORE_FILE, Bank
+from runtime.budget import Budget
+from runtime.driver import Runtime
+from runtime.errors import ConfigError
+from runtime.protocols import Router
+from runtime.result import RunResult
+from runtime.task import Task
+from topologies import Chain, Independent, Single, Star, Topology, Tree
+
+_SHAPES = {"single": Single, "independent": Independent, "star": Star, "chain": Chain, "tree": Tree}
+
+
+def topology_of(text: str) -> Topology:
+    """A topology from its shorthand: `star`, `star:4`, `tree:2,2`, `single:fill`.
+
+    Raises:
+        ConfigError: unknown, or sizes that are no numbers.
+    """
+    name, _, sizes = text.lower().partition(":")
+    if name not in _SHAPES:
+        raise ConfigError(
+            f"unknown topology {text!r}; take one of {', '.join(_SHAPES)}, with sizes as in star:4 or tree:2,2"
+        )
+    if name == "single":
+        return Single(fill=sizes == "fill")
+    try:
+        numbers = [int(size) for size in sizes.split(",")] if sizes else []
+    except ValueError:
+        raise ConfigError(f"topology {text!r}: sizes are whole numbers, as in star:4 or tree:2,2") from None
+    made: Topology = _SHAPES[name](*numbers)
+    return made
+
+
+def model_of(text: str) -> str | Router:
+    """A model name, or an auction written as `auction:small,large`."""
+    kind, _, names = text.partition(":")
+    return StrategyAuction(*names.split(",")) if kind == "auction" else text
+
+
+@app.command(
+    epilog="Examples:  ostrom run 'What is 6 times 7?' --topology star:3 --model openai/my-model --tokens 20000\n\n"
+    "ostrom run tasks.jsonl --model sim/small --usd 0.01"
+)
+def run(
+    task: Annotated[str, typer.Argument(help="The task's text, or a .jsonl file of tasks.", show_default=False)],
+    topology: Annotated[
+        str, typer.Option(help="single, single:fill, independent:3, star:4, chain:3, tree:2,2")
+    ] = "single",
+    model: Annotated[str, typer.Option(help="A name of the catalogue, or auction:small,large")] = "sim/small",
+    tokens: Annotated[int | None, typer.Option(help="Token limit of each run.")] = None,
+    usd: Annotated[str | None, typer.Option(help="Dollar limit of each run.")] = None,
+    calls: Annotated[int | None, typer.Option(help="Limit of model calls of each run.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Deadline of each run.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the store; without it nothing is kept.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one team on one task, or on each task of a file, under one hard budget."""
+    budget = Budget(tokens=tokens, usd=None if usd is None else Decimal(usd), calls=calls, seconds=seconds)
+    tasks = load(Path(task)) if task.endswith(".jsonl") else [Task(task)]
+    team = topology_of(topology).with_model(model_of(model))
+    run_async(_run, tasks, team, budget, seed, out, as_json)
+
+
+async def _run(
+    tasks: list[Task], topology: Topology, budget: Budget, seed: int, out: Path | None, as_json: bool
+) -> None:
+    async with Runtime(out=out) as runtime:
+        for task in tasks:
+            result = await runtime.run(topology, task, budget=budget, seed=seed)
+            if as_json:
+                print_json(summary(result))
+            else:
+                _print(result)
+
+
+def summary(result: RunResult) -> dict[str, Any]:
+    """A result as plain values for JSON."""
+    total = result.spend.total
+    return {
+        "run_id": result.run_id,
+        "status": result.status,
+        "reason": result.reason,
+        "answer": result.answer,
+        "correct": result.correct,
+        "spend": {"tokens": total.tokens, "usd": str(total.usd), "calls": total.calls, "tool_calls": total.tool_calls},
+        "virtual": total.virtual,
+        "by_agent": {seat: {"tokens": s.tokens, "usd": str(s.usd)} for seat, s in result.spend.by_agent.items()},
+        "by_model": {name: {"tokens": s.tokens, "usd": str(s.usd)} for name, s in result.spend.by_model.items()},
+        "overspend": dict(result.overspend),
+        "seconds": result.seconds,
+        "deterministic": result.deterministic,
+        "metrics": dict(result.metrics),
+    }
+
+
+def _print(result: RunResult) -> None:
+    total, screen = result.spend.total, console()
+    mark = {True: " (correct)", False: " (wrong)", None: ""}[result.correct]
+    why = f": {result.reason}" if result.reason else ""
+    screen.print(Text(f"{result.run_id}  {result.status}{why}"))
+    screen.print(Text(f"answer  {plain(result.answer or '-')}{mark}"))
+    kind = "virtual, nobody is billed" if total.virtual else "real"
+    screen.print(Text(f"spend   {total.tokens:,} tokens  ${total.usd}  {total.calls} calls  ({kind})"))
+    for seat, spend in result.spend.by_agent.items():
+        screen.print(Text(f"        {seat:<16} {spend.tokens:>8,} tokens  ${spend.usd}"))
+
+
+def _bank(out: Path) -> Bank:
+    if not (out / STORE_FILE).is_file():
+        raise ConfigError(f"{out} holds no store; name the --out folder of a sweep or run")
+    return Bank(out)
+
+
+@app.command(epilog="Example:  ostrom ls --out out/first")
+def ls(out: Out = Path("out/sweep"), as_json: AsJson = False) -> None:
+    """List the finished runs of a store."""
+    bank = _bank(out)
+    ids = sorted(bank.run_ids())
+    bank.close()
+    if as_json:
+        print_json(ids)
+    else:
+        console().print(Text("\n".join(ids)))
+
+
+@app.command(epilog="Example:  ostrom show first-sweep-0123456789abcdef --out out/first")
+def show(
+    run_id: Annotated[str, typer.Argument(help="A run as `ostrom ls` names it.")],
+    out: Out = Path("out/sweep"),
+    as_json: AsJson = False,
+) -> None:
+    """Show one finished run: answer, spend, and every attempt."""
+    bank = _bank(out)
+    result = bank.result(run_id)
+    bank.close()
+    if result is None:
+        raise ConfigError(f"{out} has no finished run {run_id!r}; `ostrom ls --out {out}` lists them")
+    if as_json:
+        print_json({**summary(result), "attempts": [attempt._asdict() for attempt in result.attempts]})
+        return
+    _print(result)
+    table = Table("seat", "step", "kind", "model", "state", "in", "out", "of", "$", "at s", box=None, pad_edge=False)
+    for a in sorted(result.attempts, key=lambda a: (a.began_s, a.seat, a.step)):
+        cost = f"{a.pico_usd / 1e12:.6f}"
+        cells = (a.seat, a.step, a.kind, a.model, a.state, a.input_tokens, a.output_tokens, a.max_tokens, cost)
+        table.add_row(*(Text(plain(str(cell))) for cell in (*cells, f"{a.began_s:.2f}")))
+    console().print(table)

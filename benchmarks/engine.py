@@ -1,0 +1,176 @@
+"""Owns the sweep: it admits trials in plan order, runs what is not sealed yet, and hands over rows as they come."""
+
+import platform
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
+from typing import Any
+
+import orjson
+import polars as pl
+
+from benchmarks.experiment import Experiment, Plan, Trial
+from benchmarks.report import Manifest
+from benchmarks.rows import calls_frame, trial_row, trials_frame
+from benchmarks.tables import canonical_sha256
+from runtime.budget import Budget
+from runtime.driver import Runtime
+from runtime.errors import ConfigError
+from runtime.ids import address
+from runtime.result import RunResult
+
+PLAN_NOTE = "plan"
+
+
+@dataclass
+class Sweep:
+    """One experiment on one runtime.
+
+    Args:
+        fork: go on although the store was made by another plan; the manifest then says so.
+    """
+
+    experiment: Experiment
+    plan: Plan
+    runtime: Runtime
+    fork: bool = False
+    results: dict[str, RunResult] = field(default_factory=dict)
+    """Finished trials by address."""
+    resumed: int = 0
+    """How many of them were in the store before."""
+    forked_from: str = ""
+    not_admitted: int = 0
+    """Trials that the experiment's cap left out."""
+
+    async def begin(self) -> None:
+        """Note the plan in the store and take over what is finished there.
+
+        Raises:
+            ConfigError: the store belongs to another plan, or a live sweep has no cap.
+        """
+        if self.plan.kind == "live" and self.experiment.cap is None:
+            raise ConfigError(
+                f"experiment {self.experiment.name!r} spends real money and has no cap; "
+                "give it one, for example Experiment(..., cap=Budget(usd=5))"
+            )
+        known = await self.runtime.note(PLAN_NOTE)
+        before = orjson.loads(known) if known else {}
+        if before and before["digest"] != self.plan.digest:
+            if not self.fork:
+                raise ConfigError(
+                    f"this folder holds another plan of {before['name']!r} (tasks, seeds, prompts, prices or code "
+                    "of the arms differ); take another --out, or --fork to go on here and have the manifest say so"
+                )
+            self.forked_from = before["digest"]
+        note = {"name": self.experiment.name, "digest": self.plan.digest, "planned": len(self.plan.trials)}
+        await self.runtime.set_note(PLAN_NOTE, orjson.dumps(note))
+        self.results = await self.runtime.sealed([trial.spec.address for trial in self.plan.trials])
+        self.resumed = len(self.results)
+
+    async def run(self) -> AsyncIterator[tuple[Trial, RunResult]]:
+        """Run what is not finished; results come as they are sealed."""
+        by_address = {trial.spec.address: trial for trial in self.plan.trials}
+        blocks = [list(block) for _, block in groupby(self.plan.trials, key=lambda trial: trial.block)]
+        while blocks:
+            n = admitted(blocks, self.experiment.cap, self.results)
+            if n == 0:
+                self.not_admitted = sum(len(block) for block in blocks)
+                return
+            todo = [trial.spec for block in blocks[:n] for trial in block if trial.spec.address not in self.results]
+            async for spec, result in self.runtime.map(todo):
+                self.results[spec.address] = result
+                yield by_address[spec.address], result
+            blocks = blocks[n:]
+
+    def trials(self) -> pl.DataFrame:
+        """The table of the finished trials, in plan order."""
+        return trials_frame(
+            trial_row(trial, self.results[trial.spec.address], self.experiment.name, self.plan.prices)
+            for trial in self.plan.trials
+            if trial.spec.address in self.results
+        )
+
+    def calls(self) -> pl.DataFrame:
+        """The table of all attempts of the finished trials, in plan order."""
+        done = [trial.spec.address for trial in self.plan.trials if trial.spec.address in self.results]
+        return calls_frame([(address, self.results[address]) for address in done])
+
+    def manifest(self, command: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Manifest:
+        """Where the tables come from."""
+        packages = ("ostrom", "ray", "anyio", "trio", "openai", "polars", "scipy")
+        return Manifest(
+            name=self.experiment.name,
+            created=now().strftime("%Y-%m-%d %H:%M UTC"),
+            revision=code_revision() + (f", forked from plan {self.forked_from[:12]}" if self.forked_from else ""),
+            versions={"python": platform.python_version(), **{name: _version(name) for name in packages}},
+            match=self.experiment.match,
+            kind=self.plan.kind,
+            command=command,
+            seeds=list(self.experiment.seeds),
+            planned=len(self.plan.trials),
+            finished=len(self.results),
+            sha256=canonical_sha256(self.trials()),
+        )
+
+
+def admitted(blocks: Sequence[Sequence[Trial]], cap: Budget | None, results: dict[str, RunResult]) -> int:
+    """How many of the next blocks may enter under the experiment's cap.
+
+    A block enters iff what all finished trials settled plus the whole budgets of the blocks before it and its own fit. Run in
+    rounds, each decided when the round before is settled, this admits the same blocks whatever the timing.
+
+    Raises:
+        ConfigError: the cap limits something that a trial's budget does not, so a block cannot be bounded.
+    """
+    if cap is None:
+        return len(blocks)
+    limits = {name: limit for name, limit in zip(cap.dimensions, cap.caps, strict=True) if limit is not None}
+    spent = dict.fromkeys(limits, 0)
+    for result in results.values():
+        for name in spent:
+            spent[name] += getattr(result.spend.total, name)
+    for n, block in enumerate(blocks):
+        for trial in block:
+            if trial.spec.address in results:
+                continue
+            budget = trial.spec.budget
+            caps = dict(zip(budget.dimensions, budget.caps, strict=True))
+            for name in spent:
+                need = caps.get(name)
+                if need is None:
+                    raise ConfigError(f"cap limits {name}, but the budget {budget.describe()!r} of a trial does not")
+                spent[name] += need
+        if any(spent[name] > limits[name] for name in limits):
+            return n
+    return len(blocks)
+
+
+def code_revision() -> str:
+    """Digest of the installed code of all four packages, so that two results can be told apart by the code that made them."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    digests = []
+    for package in ("runtime", "policies", "topologies", "benchmarks"):
+        found = find_spec(package)
+        assert found is not None
+        assert found.origin is not None
+        root = Path(found.origin).parent
+        digests += [
+            [str(f.relative_to(root.parent)), f.read_text(encoding="utf-8")] for f in sorted(root.rglob("*.py"))
+        ]
+    return f"ostrom {_version('ostrom')}, code {address(digests)[:12]}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def as_json(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as it is written to `manifest.json`."""
+    return dict(manifest)
