@@ -1,5 +1,6 @@
 """Owns Experiment: what is to be compared, and its plan down to the single trial."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -8,8 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from runtime.models.recorded import RecordedModel
-
 from runtime.addresses import canonical
 from runtime.boundary import contained_sync
 from runtime.budget import Budget
@@ -17,6 +16,7 @@ from runtime.driver import Runtime
 from runtime.errors import AgentFailed, ConfigError
 from runtime.ids import address, check_name
 from runtime.models.base import ChatModel
+from runtime.models.recorded import RecordedModel
 from runtime.models.scripted import ScriptedModel
 from runtime.models.simulated import SimulatedModel
 from runtime.models.spec import ModelSpec
@@ -184,6 +184,8 @@ def load_experiment(path: Path, settings: Mapping[str, str]) -> tuple[Experiment
     if found is None or found.loader is None:
         raise ConfigError(f"{path}: an experiment file is a Python file and ends in .py")
     module = module_from_spec(found)
+    # What the file defines is addressed by its source and pickled with its module, and both look the module up by name.
+    sys.modules[module.__name__] = module
     token = _SETTINGS.set(settings)
     try:
         contained_sync(str(path), found.loader.exec_module, module)

@@ -47,7 +47,8 @@ def canonical(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [canonical(item) for item in value]
     state = {f.name: getattr(value, f.name) for f in fields(value)} if is_dataclass(value) else vars(value)
-    return [_source(type(value)), canonical(state)]
+    kind: Callable[..., Any] = type(value)
+    return [_source(kind), canonical(state)]
 
 
 @cache

@@ -18,7 +18,7 @@ from runtime.bank.vector import Vector, pack, unpack
 from runtime.budget import PICO_USD, TOKENS
 from runtime.clock import Clock
 from runtime.crash import crash_point
-from runtime.errors import InternalError, ModelError, ModelRateLimited, ModelRefused
+from runtime.errors import InternalError, ModelError, ModelRateLimited
 from runtime.ids import address, draw
 from runtime.journal import Attempt, Key, State
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, request_digest
@@ -36,6 +36,8 @@ class Order(NamedTuple):
     key: Key
     kind: str
     """work, bid, vote or tool."""
+    name: str
+    """The catalogue's name of the model, or the tool's; spend is grouped by it."""
     least: int = 0
     """Reply tokens below which the call is not worth making."""
     floor: Vector = 0
@@ -88,7 +90,7 @@ class Attempts:
         digest = request_digest(request) if self.journal is not None else ""
         for turn in range(MAX_TRIES):
             try:
-                return await self._attempt(order, need, model.name, digest, self.permit_for(model), work)
+                return await self._attempt(order, need, digest, self.permit_for(model), work)
             except ModelError as error:
                 if not error.retryable or turn == MAX_TRIES - 1:
                     raise
@@ -109,13 +111,12 @@ class Attempts:
             return _Done(cost, Usage(0, 0), units, ChatReply(await use(tool, arguments), Usage(0, 0)))
 
         digest = address([tool.name, dict(arguments)]) if self.journal is not None else ""
-        return (await self._attempt(order, Need(cost, 0, 0, 0), tool.name, digest, None, work)).text
+        return (await self._attempt(order, Need(cost, 0, 0, 0), digest, None, work)).text
 
     async def _attempt(
         self,
         order: Order,
         need: Need,
-        name: str,
         digest: str,
         permit: Permit | None,
         work: Callable[[int], Awaitable[_Done]],
@@ -138,11 +139,11 @@ class Attempts:
                 done = await work(held.units)
                 crash_point("after-reply")
                 state = "settled" if done.used is not None else "charged_max"
-            except ModelRefused:
-                state = "released"
+            except ModelError as error:
+                state = "charged_max" if error.billed else "released"
                 raise
             finally:
-                row = self._close(held, need, order, name, state, done, began_s)
+                row = self._close(held, need, order, state, done, began_s)
                 if self.journal is not None:
                     # A cancelled run must not lose what it owes: the entry is written whatever happened to the caller.
                     with anyio.CancelScope(shield=True):
@@ -158,9 +159,7 @@ class Attempts:
             raise InternalError(f"attempt {tuple(key)} was settled twice")
         return self.journal.replay(key, digest)
 
-    def _close(
-        self, held: Held, need: Need, order: Order, name: str, state: State, done: _Done, began_s: float
-    ) -> Attempt:
+    def _close(self, held: Held, need: Need, order: Order, state: State, done: _Done, began_s: float) -> Attempt:
         id: AttemptId = held.id
         amounts = unpack(held.amounts, 2)
         if state == "released":
@@ -175,7 +174,7 @@ class Attempts:
             *id.key,
             id.try_,
             order.kind,
-            name,
+            order.name,
             state,
             usage.input_tokens,
             usage.output_tokens,

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -41,10 +42,10 @@ class Cluster:
         bank: the actor that holds the store, on the driver's node.
     """
 
-    def __init__(self, hosts: list[Any], bank: Any, folder: Path | None) -> None:
+    def __init__(self, hosts: list[Any], bank: Any) -> None:
         self._hosts = hosts
         self._bank = bank
-        self._folder = folder
+        self._stack = AsyncExitStack()
         self.client = BankClient(self._write)
 
     @classmethod
@@ -57,12 +58,17 @@ class Cluster:
             ConfigError: Ray is in use in this process already, or there is no such cluster.
             StoreError: the bank cannot open the store.
         """
-        folder = await anyio.to_thread.run_sync(_connect, address, n_hosts)
-        return await cls._equip(n_hosts, catalog, out, modules, folder)
+        # Ray wants the main thread for its signal handlers, so this blocks the loop, for seconds, once.
+        folder = _connect(address, n_hosts)
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(_disconnect, folder)
+            cluster = await cls._equip(n_hosts, catalog, out, modules)
+            cluster._stack = undo.pop_all()
+        return cluster
 
     @classmethod
     async def _equip(
-        cls, n_hosts: int | None, catalog: Catalog, out: Path | None, modules: Sequence[ModuleType], folder: Path | None
+        cls, n_hosts: int | None, catalog: Catalog, out: Path | None, modules: Sequence[ModuleType]
     ) -> "Cluster":
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -70,18 +76,14 @@ class Cluster:
         for module in modules:
             ray.cloudpickle.register_pickle_by_value(module)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        bank: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Bank)
-        actor = bank.options(scheduling_strategy=here).remote(None if out is None else await anyio.Path(out).resolve())
+        # A synchronous actor runs one method at a time, as the store behind it asks.
+        make_bank: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Bank)
+        folder = None if out is None else Path(await anyio.Path(out).resolve())
+        bank = make_bank.options(scheduling_strategy=here).remote(folder)
+        await call(bank.sealed.remote([]), "the bank")
         count = n_hosts or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        host: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(Host)
-        hosts = [host.remote(catalog, _remote_bank(actor)) for _ in range(count)]
-        cluster = cls(hosts, actor, folder)
-        try:
-            await call(actor.sealed.remote([]), "the bank")
-        except OrchestrationError:
-            await cluster.stop()
-            raise
-        return cluster
+        make_host: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(Host)
+        return cls([make_host.remote(catalog, _RemoteBank(bank)) for _ in range(count)], bank)
 
     @property
     def n_hosts(self) -> int:
@@ -101,19 +103,15 @@ class Cluster:
         return await call(getattr(self._bank, method).remote(*args), "the bank")
 
     async def stop(self) -> None:
-        """Leave the cluster; a local one ends with it."""
-        import ray
-
+        """Close the store and leave the cluster; a local one ends with it."""
         await call(self._bank.close.remote(), "the bank", quiet=True)
-        await anyio.to_thread.run_sync(ray.shutdown)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        await self._stack.aclose()
 
     async def _write(self, ops: Sequence[Op]) -> None:
         await call(self._bank.write.remote(ops), "the bank")
 
 
-class _remote_bank:
+class _RemoteBank:
     """Delivers ops to the bank's actor from whatever process it was shipped to."""
 
     def __init__(self, actor: Any) -> None:
@@ -155,6 +153,14 @@ async def call(ref: Any, what: str, *, quiet: bool = False) -> Any:
         if isinstance(cause, OrchestrationError):
             raise cause from None
         raise HostLost(what, str(error).splitlines()[0]) from error
+
+
+async def _disconnect(folder: Path | None) -> None:
+    import ray
+
+    await anyio.to_thread.run_sync(ray.shutdown)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _connect(address: str, n_hosts: int | None) -> Path | None:

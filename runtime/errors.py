@@ -22,7 +22,7 @@ OrchestrationError                      catch this at the edge of an application
 └── InternalError                       an invariant broke: our bug, please report
 
 Arguments are positional and all handed to `Exception`, so that every error survives pickle on its way through Ray; the
-text is built in `__str__`. `retryable` is a fact of the class, and the retry loop reads nothing else.
+text is built in `__str__`. `retryable` and `billed` are facts of the class; the retry loop reads nothing else.
 """
 
 from typing import ClassVar
@@ -124,11 +124,15 @@ class HostLost(DeliveryError):
 class ModelError(OrchestrationError):
     """A model call failed."""
 
+    billed: ClassVar[bool] = True
+    """False where the error itself proves that no work was done, so that the reservation may be given back."""
+
 
 class ModelRateLimited(ModelError):
-    """The endpoint asks for patience."""
+    """The endpoint asks for patience; it did no work."""
 
     retryable: ClassVar[bool] = True
+    billed: ClassVar[bool] = False
 
     def __init__(self, model: str, retry_after_s: float | None) -> None:
         super().__init__(model, retry_after_s)
@@ -167,6 +171,8 @@ class ModelUnavailable(ModelError):
 
 class ModelRefused(ModelError):
     """The endpoint refused the request before doing any work (a 4xx status), so nothing is billed."""
+
+    billed: ClassVar[bool] = False
 
     def __init__(self, model: str, status: int, text: str) -> None:
         super().__init__(model, status, text)

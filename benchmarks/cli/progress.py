@@ -37,7 +37,8 @@ class SweepProgress:
             TimeRemainingColumn(),
         )
         self._bar = Progress(*columns, console=screen, disable=quiet or not screen.is_terminal, refresh_per_second=4)
-        self._task = self._bar.add_task("running", total=self._total, completed=self._done, **self._fields())
+        cells, spend = self._fields()
+        self._task = self._bar.add_task("running", total=self._total, completed=self._done, cells=cells, spend=spend)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -53,17 +54,17 @@ class SweepProgress:
         self._done += 1
         self._pico += result.spend.total.pico_usd
         self._left[_cell(trial)] -= 1
-        self._bar.update(self._task, completed=self._done, **self._fields())
+        cells, spend = self._fields()
+        self._bar.update(self._task, completed=self._done, cells=cells, spend=spend)
         tenth = 10 * self._done // self._total
         if tenth > self._said and not self._quiet and not self._screen.is_terminal:
             self._said = tenth
-            fields = self._fields()
-            self._screen.print(f"{self._done:,}/{self._total:,} trials  {fields['cells']} cells  {fields['spend']}")
+            self._screen.print(f"{self._done:,}/{self._total:,} trials  {cells} cells  {spend}")
 
-    def _fields(self) -> dict[str, str]:
+    def _fields(self) -> tuple[str, str]:
         finished = sum(left == 0 for left in self._left.values())
         what = "spent" if self._kind == "live" else f"{self._kind} spend"
-        return {"cells": f"{finished}/{self._n_cells}", "spend": f"{dollars(self._pico / PICO)} {what}"}
+        return f"{finished}/{self._n_cells}", f"{dollars(self._pico / PICO)} {what}"
 
 
 def _cell(trial: Trial) -> tuple[str, str, int, str]:

@@ -11,6 +11,7 @@ from runtime.errors import ConfigError
 from runtime.models.base import ChatModel
 from runtime.models.catalog import Catalog
 from runtime.models.scripted import ScriptedModel
+from runtime.models.spec import ModelSpec
 
 
 @app.command(
@@ -34,9 +35,9 @@ def serve(
     catalog = Catalog()
     models: dict[str, ChatModel] = {name: catalog.get(name) for name in ("sim/small", "sim/large")}
     if experiment is not None:
-        models.update(
-            {n: m for n, m in load_experiment(experiment, {})[0].catalog.items() if callable(getattr(m, "complete", 0))}
-        )
+        for name, model in load_experiment(experiment, {})[0].catalog.items():
+            if not isinstance(model, ModelSpec):
+                models[name] = model
     models.update(dict(map(scripted_model, scripted or [])))
     console().print(f"serving {', '.join(models)}")
     serve_models(models, host, port)

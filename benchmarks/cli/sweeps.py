@@ -168,13 +168,7 @@ async def _plan(file: Path, settings: dict[str, str], as_json: bool) -> None:
         print_json(facts)
         return
     for name, value in facts.items():
-        shown = (
-            ("\n" + " " * 12).join(value)
-            if name == "arms"
-            else ", ".join(map(str, value))
-            if isinstance(value, list)
-            else value
-        )
+        shown = value if not isinstance(value, list) else ", ".join(map(str, value))
         console().print(Text(f"{name:<11} {shown}"))
 
 

@@ -81,17 +81,17 @@ class Turn:
         said = prompt(words, self.content, message_tokens=self.desk.message_tokens, strategy=award.strategy)
         request = ChatRequest(said, 1, reply=kind, tools=tuple(tool.spec() for tool in agent.tools))
         request = replace(request, max_tokens=self._effort(model, request))
-        request, reply = await self._converse(model, request)
+        request, reply = await self._converse(award.model, request)
         try:
             typed = typed_reply(kind, reply.text, self.place.seat)
         except ValueError as error:
             mend = f"Your reply could not be read: {error}. Reply again with the JSON only."
             more = (ChatMessage("assistant", reply.text), ChatMessage("user", mend))
-            reply = await self._say(model, replace(request, messages=request.messages + more), "work")
+            reply = await self._say(award.model, replace(request, messages=request.messages + more), "work")
             try:
                 typed = typed_reply(kind, reply.text, self.place.seat)
             except ValueError as again:
-                raise BadModelReply(model.name, str(again)) from None
+                raise BadModelReply(award.model, str(again)) from None
         assert isinstance(typed, Mailable)
         return typed
 
@@ -120,7 +120,7 @@ class Turn:
             most = min(BID_TOKENS, model.window_tokens - bound.input_tokens)
             request = replace(request, max_tokens=most if model.shrinkable else bound.output_tokens)
             try:
-                reply = await self._say(model, request, kind)
+                reply = await self._say(name, request, kind)
                 replies.append(typed_reply(kind, reply.text, name))
             except BudgetExceeded as error:
                 replies.append(Refusal(self.place.seat, *error.args))
@@ -138,7 +138,7 @@ class Turn:
         work = Work(self.content.task, self.content.part, self.place.agent.role)
         return await contained(f"router {model.name}", model.route, work, self)
 
-    async def _converse(self, model: ChatModel, request: ChatRequest) -> tuple[ChatRequest, ChatReply]:
+    async def _converse(self, model: str, request: ChatRequest) -> tuple[ChatRequest, ChatReply]:
         """Call the model until it stops calling tools; the request returned is the last one made."""
         for _ in range(MAX_TOOL_TURNS):
             reply = await self._say(model, request, "work")
@@ -147,7 +147,7 @@ class Turn:
             seen = [await self._observe(call) for call in reply.tool_calls]
             asked = ChatMessage("assistant", reply.text, reply.tool_calls)
             request = replace(request, messages=(*request.messages, asked, *seen))
-        raise BadModelReply(model.name, f"still calling tools after {MAX_TOOL_TURNS} turns")
+        raise BadModelReply(model, f"still calling tools after {MAX_TOOL_TURNS} turns")
 
     async def _observe(self, call: ToolCall) -> ChatMessage:
         tool = next((t for t in self.place.agent.tools if t.name == call.name), None)
@@ -157,16 +157,18 @@ class Turn:
         elif arguments is None:
             seen = "error: the arguments are no JSON object"
         else:
-            order = Order(self._next_key(), "tool", 0, self.floor)
+            order = Order(self._next_key(), "tool", tool.name, 0, self.floor)
             seen = await self.desk.attempts.tool(tool, arguments, order, self.desk.dimensions)
         return ChatMessage("tool", block("tool", seen, name=call.name), tool_call_id=call.id)
 
-    async def _say(self, model: ChatModel, request: ChatRequest, kind: str) -> ChatReply:
+    async def _say(self, name: str, request: ChatRequest, kind: str) -> ChatReply:
+        model = self.desk.models[name]
         key = self._next_key()
         work = kind == "work"
         order = Order(
             key,
             kind,
+            name,
             LEAST_TOKENS[request.reply],
             self.floor if work else 0,
             self.content.senders if work else (),

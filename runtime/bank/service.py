@@ -6,6 +6,7 @@ what is in it.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import anyio
@@ -18,16 +19,24 @@ STORE_FILE = "store.sqlite"
 
 
 class Bank:
-    """Holds the store. Synchronous; one caller at a time.
+    """Holds the store. Synchronous; one caller at a time. The store is opened, and proved, on first use.
+
+    Not in the constructor: what a Ray actor's constructor raises reaches nobody, and after a restart of the actor the first
+    call opens the store anew.
 
     Args:
         folder: where the store lies; None keeps it in memory, and nothing can be resumed.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        self._store = Store(None if folder is None else folder / STORE_FILE)
+        self._folder = folder
+
+    @cached_property
+    def _store(self) -> Store:
+        if self._folder is None:
+            return Store(None)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return Store(self._folder / STORE_FILE)
 
     def write(self, ops: Sequence[Op]) -> None:
         """Commit, waiting for the disk only where somebody may be billed: virtual runs can be run again."""

@@ -21,7 +21,7 @@ class ScriptedModel:
     Args:
         replies: a list, used in the order of the calls and then from its start again, or a function of the request. A
             list answers by arrival, so where calls run in parallel a function is the deterministic choice.
-        input_tokens: prompt tokens of each call; None counts them from the prompt.
+        input_tokens: prompt tokens of each call, however long its prompt is.
         output_tokens: reply tokens of each call.
         latency_s: how long a call takes, in virtual seconds in a virtual run.
         usd: what a call costs.

@@ -1,0 +1,122 @@
+"""Owns RecordedModel: a virtual model that replays what a real system once answered, found by the text of the task.
+
+Where the records come from is left to whoever reads a transcript. What is recorded cannot change: asking again gives the same
+answer, a prompt in other words gives the same answer, and nothing can be planned, judged or done in part.
+"""
+
+from collections.abc import Mapping
+from dataclasses import astuple
+from functools import cached_property
+from hashlib import blake2b
+from textwrap import shorten
+from typing import NamedTuple
+
+import anyio.lowlevel
+
+from runtime.agents.blocks import block, read_blocks
+from runtime.errors import BadModelReply, ConfigError, ModelRefused
+from runtime.ids import address
+from runtime.messages import Report, reply_json
+from runtime.models.base import ChatReply, ChatRequest
+from runtime.usage import Price, Usage
+
+
+class RecordedAnswer(NamedTuple):
+    """What a system said about one task."""
+
+    text: str
+    """All that it wrote."""
+    answer: str
+    """The final answer in it, as whoever read the transcript took it out; empty where there is none."""
+    usage: Usage
+    """What the call is charged."""
+
+
+class RecordedModel:
+    """Replays one answer for each task, at its declared usage and price.
+
+    A task is looked up by the text in the prompt's `<task>` block, word for word. A report is the recorded answer with the
+    whole text as its work; free text is the text itself.
+
+    The records travel as they are: 660 answers of 300 characters make 0.25 MB when pickled. Of the tasks, only digests are
+    kept.
+
+    Args:
+        name: the catalogue name.
+        records: the text of each task, and what was answered.
+        price: of the declared usage; None when unknown.
+
+    Raises:
+        ConfigError: no records.
+    """
+
+    virtual = True
+    shrinkable = False
+
+    def __init__(
+        self,
+        name: str,
+        records: Mapping[str, RecordedAnswer],
+        *,
+        price: Price | None,
+        window_tokens: int = 1_000_000,
+    ) -> None:
+        if not records:
+            raise ConfigError(f"{name}: a recorded model needs at least one recorded answer")
+        self.name = name
+        self.price = price
+        self.window_tokens = window_tokens
+        # What comes back out of a block differs from what went in where the text has a closing tag.
+        self._answers = {_key(read_blocks(block("task", task))[0].body): found for task, found in records.items()}
+
+    @cached_property
+    def address(self) -> str:
+        """Content address of all it can answer, usage and price included: equal models replay equal runs."""
+        rows = sorted([key.hex(), text, answer, list(usage)] for key, (text, answer, usage) in self._answers.items())
+        price = None if self.price is None else astuple(self.price)
+        return address([self.name, price, rows])
+
+    def bound(self, request: ChatRequest) -> Usage:
+        """Exactly the recorded usage; nothing for a request that `complete` cannot answer."""
+        found = self._find(request)
+        return Usage(0, 0) if isinstance(found, str) else found.usage
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        """Give the recorded answer.
+
+        Raises:
+            BadModelReply: there is no answer for this task, or the request is for something else than an answer.
+            ModelRefused: max_tokens is below the recorded output (status 400).
+        """
+        found = self._find(request)
+        if isinstance(found, str):
+            raise BadModelReply(self.name, found)
+        if request.max_tokens < found.usage.output_tokens:
+            raise ModelRefused(
+                self.name, 400, f"max_tokens {request.max_tokens} is below the recorded {found.usage.output_tokens}"
+            )
+        # A replay takes no time, but a call is where others get their turn and a cancelled run stops.
+        await anyio.lowlevel.checkpoint()
+        text = reply_json(Report(found.answer, found.text)) if request.reply else found.text
+        return ChatReply(text, found.usage)
+
+    def _find(self, request: ChatRequest) -> RecordedAnswer | str:
+        """The recorded answer, or why there is none."""
+        if request.reply not in ("", "report"):
+            return f"asked for a {request.reply}, but a recorded system has answers only: it cannot plan, judge or bid"
+        said = "\n".join(message.content for message in request.messages if message.role == "user")
+        blocks = read_blocks(said)
+        if any(found.tag == "part" for found in blocks):
+            return "asked for a part of the task, but a recorded system answered the whole of it"
+        task = next((found.body for found in blocks if found.tag == "task"), None)
+        if task is None:
+            return "the prompt has no <task> block to look up"
+        known = self._answers.get(_key(task))
+        if known is not None:
+            return known
+        words = shorten(task, 60, placeholder=" …")
+        return f"no recorded answer for the task {words!r}; there are {len(self._answers):,}, found word for word"
+
+
+def _key(task: str) -> bytes:
+    return blake2b(task.encode(), digest_size=16).digest()
