@@ -75,21 +75,18 @@ class Turn:
         """
         agent = self.place.agent
         award = await self._route()
-        model = self.desk.models[award.model]
-        kind = reply_of(agent.role)
         words = agent.prompt or words_for(agent.role)
         said = prompt(words, self.content, message_tokens=self.desk.message_tokens, strategy=award.strategy)
-        request = ChatRequest(said, 1, reply=kind, tools=tuple(tool.spec() for tool in agent.tools))
-        request = replace(request, max_tokens=self._effort(model, request))
+        request = self._request(award.model, said, reply_of(agent.role))
         request, reply = await self._converse(award.model, request)
         try:
-            typed = typed_reply(kind, reply.text, self.place.seat)
+            typed = typed_reply(request.reply, reply.text, self.place.seat)
         except ValueError as error:
             mend = f"Your reply could not be read: {error}. Reply again with the JSON only."
             more = (ChatMessage("assistant", reply.text), ChatMessage("user", mend))
             reply = await self._say(award.model, replace(request, messages=request.messages + more), "work")
             try:
-                typed = typed_reply(kind, reply.text, self.place.seat)
+                typed = typed_reply(request.reply, reply.text, self.place.seat)
             except ValueError as again:
                 raise BadModelReply(award.model, str(again)) from None
         assert isinstance(typed, Mailable)
@@ -173,19 +170,22 @@ class Turn:
             self.floor if work else 0,
             self.content.senders if work else (),
         )
-        seeded = replace(request, seed=seed_of(*self.desk.seed_parts, *key))
+        seed = seed_of(*self.desk.seed_parts, *key)
+        seeded = ChatRequest(request.messages, request.max_tokens, seed, request.reply, request.tools)
         reply = await self.desk.attempts.chat(model, seeded, order)
         if reply.usage is not None and not work:
             self.place.spent_tokens += reply.usage.tokens
             self.place.spent_pico += (model.price or Price()).cost(reply.usage)
         return reply
 
-    def _effort(self, model: ChatModel, request: ChatRequest) -> int:
-        """The reply limit of a work call: the agent's own effort, else what pacing makes of the share."""
-        bound = model.bound(request)
+    def _request(self, name: str, said: tuple[ChatMessage, ...], reply: str) -> ChatRequest:
+        """A work request whose reply limit is the agent's own effort, else what pacing makes of the share."""
+        agent, model = self.place.agent, self.desk.models[name]
+        tools = tuple(tool.spec() for tool in agent.tools)
+        bound = model.bound(ChatRequest(said, model.window_tokens, 0, reply, tools))
         if not model.shrinkable:
-            return bound.output_tokens
-        effort = self.place.agent.effort_tokens
+            return ChatRequest(said, bound.output_tokens, 0, reply, tools)
+        effort = agent.effort_tokens
         if effort is None:
             share = unpack(self.desk.share + self.floor, 2)
             price = model.price or Price()
@@ -200,7 +200,8 @@ class Turn:
                 model.window_tokens,
             )
             effort = self.desk.pacing.effort(view)
-        return max(LEAST_TOKENS[request.reply], min(effort, model.window_tokens - bound.input_tokens))
+        most = max(LEAST_TOKENS[reply], min(effort, model.window_tokens - bound.input_tokens))
+        return ChatRequest(said, most, 0, reply, tools)
 
     def _next_key(self) -> Key:
         self.place.steps += 1
