@@ -20,11 +20,19 @@ class Single(Topology):
     With `fill=True` it answers again and again, at a fixed effort, until nothing more fits into the budget; the answer given
     most often wins. That is what one agent makes of the money a team would get, and a run that stops so is completed.
 
-    Calls: 1; with fill, as many as fit. Depth: the same. Messages: 0.
+    Calls: 1; with fill, as many as fit. Depth: the same. Messages: 0. `name` tells several of them apart in one experiment.
     """
 
-    def __init__(self, agent: Agent | None = None, *, fill: bool = False, model: str | Router | None = None) -> None:
-        super().__init__("Single(fill)" if fill else "Single", {"agent": (agent or Agent("executor")).filled(model)})
+    def __init__(
+        self,
+        agent: Agent | None = None,
+        *,
+        fill: bool = False,
+        name: str | None = None,
+        model: str | Router | None = None,
+    ) -> None:
+        usual = "Single(fill)" if fill else "Single"
+        super().__init__(name or usual, {"agent": (agent or Agent("executor")).filled(model)})
         self.fill = fill
         if fill:
             self.pacing = FixedPacing(FILL_TOKENS)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from functools import cached_property
 from hashlib import blake2b
-from textwrap import shorten
 from typing import NamedTuple
 
 import anyio.lowlevel
@@ -114,7 +113,7 @@ class RecordedModel:
         known = self._answers.get(_key(task))
         if known is not None:
             return known
-        words = shorten(task, 60, placeholder=" …")
+        words = " ".join(task[:200].split())[:60]
         return f"no recorded answer for the task {words!r}; there are {len(self._answers):,}, found word for word"
 
 

@@ -1,0 +1,57 @@
+"""Owns Cascade: agents asked one after another, cheap ones first, until enough of them agree."""
+
+from collections.abc import Sequence
+
+from policies.stopping import agreed
+from policies.voting import majority
+from runtime.agents.agent import Agent
+from runtime.errors import ConfigError
+from runtime.messages import Report
+from runtime.protocols import Outcome, Router, Team
+from runtime.task import Task
+from topologies.base import Topology, numbered, team_of
+
+
+class Cascade(Topology):
+    """Agents answer the task in the order given, and nobody is asked any more once `agree` answers are the same.
+
+    Give the agents from cheap to dear. They never hear of each other; agreement between different models stands in for a
+    judge, and works as far as their errors differ. At the end of the list the answer given most often wins, ties to the one
+    that was given last: where the cheap ones disagree, the dearest is believed.
+
+    Calls: n at most, `agree` at least. Depth: the same. Messages: 0. If the budget does not suffice to go on, the run ends
+    exhausted with what would win among the answers so far.
+
+    Source: S. Kolawole, D. Dennis, A. Talwalkar, V. Smith, "Agreement-Based Cascading for Efficient Inference", 2024
+    (arXiv:2407.02348), where each level is an ensemble; here a level is one agent and votes carry over to the next.
+
+    Raises:
+        ConfigError: `agree` is not between 1 and the number of agents.
+    """
+
+    def __init__(
+        self,
+        agents: int | Sequence[Agent],
+        *,
+        agree: int = 2,
+        name: str | None = None,
+        model: str | Router | None = None,
+    ) -> None:
+        members = team_of("executor", agents, model, what="Cascade")
+        if not 1 <= agree <= len(members):
+            raise ConfigError(f"Cascade: agree={agree} must be between 1 and the number of agents, {len(members)}")
+        super().__init__(name or f"Cascade({len(members)},{agree})", numbered("agent", members))
+        self.agree = agree
+
+    async def solve(self, task: Task, team: Team) -> Outcome:
+        """Ask the next agent until enough agree."""
+        # The latest comes first, since a vote gives ties to what stands first.
+        reports: list[Report] = []
+        for seat in self.seats():
+            reply = await team.ask(seat, task)
+            if isinstance(reply, Report) and reply.answer.strip():
+                reports.insert(0, reply)
+                team.offer(majority(reports))
+            if agreed(reports, self.agree):
+                break
+        return majority(reports)
