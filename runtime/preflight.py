@@ -38,8 +38,8 @@ class Prepared:
     models: Mapping[str, ChatModel]
     places: dict[str, Place]
     channels: frozenset[tuple[str, str]]
-    floor: Vector
-    """Kept back for all finishing calls together."""
+    floors: dict[str, Vector]
+    """By seat, what is kept back for its finishing calls."""
     virtual: bool
 
 
@@ -74,14 +74,14 @@ def prepare(spec: RunSpec, find: Callable[[str], ChatModel]) -> Prepared:
         if seat not in seats:
             raise ConfigError(f"{topology.name}: {seat!r} is wired but is no seat; there are {', '.join(seats)}")
     places = {seat: Place(seat, agent, 0) for seat, agent in seats.items()}
-    floor = 0
+    floors: dict[str, Vector] = {}
     for call in topology.finish():
         price = _least_call(spec, seats[call.seat], models, call.mails, dearest=True)
         places[call.seat].floor = price
-        floor += price
-    _check_size(spec, seats, models, floor)
+        floors[call.seat] = floors.get(call.seat, 0) + price
+    _check_size(spec, seats, models, sum(floors.values()))
     virtual = all(m.virtual for m in models.values()) and all(t.virtual for a in seats.values() for t in a.tools)
-    return Prepared(spec, models, places, channels, floor, virtual)
+    return Prepared(spec, models, places, channels, floors, virtual)
 
 
 def _check_size(spec: RunSpec, seats: Mapping[str, Agent], models: Mapping[str, ChatModel], floor: Vector) -> None:

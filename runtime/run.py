@@ -49,7 +49,7 @@ class Run:
     def __post_init__(self) -> None:
         budget = self.prepared.spec.budget
         self.ledger = Ledger(budget.dimensions, "key" if self.prepared.virtual else "arrival")
-        self.ledger.open(SCOPE, None, budget.caps, self.prepared.floor, self.epoch)
+        self.ledger.open(SCOPE, None, budget.caps, self.prepared.floors, self.epoch)
 
     async def execute(self) -> RunResult:
         """Run to the end. Only misuse and bugs raise; everything else is a status of the result."""
@@ -90,10 +90,8 @@ class Run:
     def _desk(self, began_s: float) -> Desk:
         prepared = self.prepared
         spec, budget = prepared.spec, prepared.spec.budget
-        n = len(budget.dimensions)
-        free = [
-            0 if cap is None else cap - kept for cap, kept in zip(budget.caps, unpack(prepared.floor, n), strict=True)
-        ]
+        floor = unpack(sum(prepared.floors.values()), len(budget.dimensions))
+        free = [0 if cap is None else cap - kept for cap, kept in zip(budget.caps, floor, strict=True)]
         shares = [_even(budget.caps, free, spec.topology.calls()), _even(budget.caps, free, len(prepared.places))]
         admission = Admission(self.ledger, dict.fromkeys(prepared.places, shares[1]))
         attempts = Attempts(

@@ -18,20 +18,33 @@ overtakes it in a scope that blocks it, so nobody starves; requests in other sco
 order, the outcome of a virtual run depends on nothing but its seed. `settle` is accepted from any epoch: a spend is a fact.
 
 Scopes form a tree; an operation counts in its scope and all ancestors. A child's cap is a ceiling, not a transfer. A
-scope's *floor* is kept for finishing calls: others see it as gone, and each finishing call draws on its own share of it.
+scope's *floor* is kept for finishing calls: others see it as gone, and each finishing call draws on its own seat's share,
+never on another's, however often it is repeated or repaired.
 
 Prior art: two-phase transfers of TigerBeetle (pending, post, void); idempotency keys of Stripe. Unlike the former we must
 accept a bill above the hold, because a provider's bill is a fact: it is booked as `over`, and the scope freezes when it
 passes its cap.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from runtime.bank.book import AttemptId, Held, Need, Record, Refused, Request, Scope, Settled, Waiting, natural_order
-from runtime.bank.vector import Vector, fits, guards, lanewise_min, pack_caps, unpack
+from runtime.bank.book import (
+    AttemptId,
+    Held,
+    Need,
+    Record,
+    Refused,
+    Request,
+    Scope,
+    Settled,
+    Waiting,
+    natural_order,
+    prove,
+)
+from runtime.bank.vector import Vector, pack_caps, unpack
 from runtime.budget import Amounts, Caps
-from runtime.errors import BudgetConflict, InternalError, StaleEpoch
+from runtime.errors import BudgetConflict, BudgetExceeded, InternalError, StaleEpoch
 from runtime.journal import Key, State
 
 Order = Literal["key", "arrival"]
@@ -49,7 +62,6 @@ class Ledger:
         self.dimensions = dimensions
         self.order = order
         self.scopes: dict[str, Scope] = {}
-        self._guard = guards(len(dimensions))
         self._records: dict[Key, list[Record]] = {}
         self._queue: dict[Key, Request] = {}
         self._arrivals = 0
@@ -59,21 +71,27 @@ class Ledger:
         """Number of requests in the queue."""
         return len(self._queue)
 
-    def open(self, name: str, parent: str | None, caps: Caps, floor: Vector = 0, epoch: int = 0) -> None:
-        """Open a scope; opening it again raises its epoch, which fences every older host.
+    def open(
+        self, name: str, parent: str | None, caps: Caps, floors: Mapping[str, Vector] | None = None, epoch: int = 0
+    ) -> None:
+        """Open a scope; opening it again raises its epoch, which fences every older host there and below.
+
+        Args:
+            floors: by seat, what is kept back for its finishing calls.
 
         Raises:
             InternalError: unknown parent, or another number of dimensions.
         """
-        known = self.scopes.get(name)
-        if known is not None:
-            known.epoch = max(known.epoch, epoch)
+        if name in self.scopes:
+            for scope in self.scopes.values():
+                if self.scopes[name] in scope.path:
+                    scope.epoch = max(scope.epoch, epoch)
             return
         if len(caps) != len(self.dimensions) or (parent is not None and parent not in self.scopes):
             raise InternalError(f"scope {name}: parent {parent} or the number of dimensions does not fit")
-        scope = Scope(name, (), pack_caps(caps), floor, epoch)
-        scope.path = (scope, *(() if parent is None else self.scopes[parent].path))
-        self.scopes[name] = scope
+        above = () if parent is None else self.scopes[parent].path
+        epoch = max((epoch, *(s.epoch for s in above)))
+        self.scopes[name] = Scope(name, above, pack_caps(caps), dict(floors or {}), epoch, len(caps))
 
     def reserve(
         self, key: Key, scope: str, need: Need, floor: Vector = 0, epoch: int = 0, at_once: bool = False
@@ -83,7 +101,7 @@ class Ledger:
         Harmless when repeated with the same body. After RELEASED or CHARGED_MAX the same key opens a new try.
 
         Args:
-            floor: for a finishing call, the share of the scope's floor that was kept back for it.
+            floor: for a finishing call, how much of its seat's share of the floor it may draw.
             at_once: grant without queueing when it fits. Only for requests that no order of arrival could decide
                 otherwise (see `runtime.bank.admission`).
 
@@ -135,7 +153,8 @@ class Ledger:
 
         Raises:
             StaleEpoch: a newer host owns the scope, so the call must not be made.
-            InternalError: the attempt is not held, or a scope above it is frozen.
+            BudgetExceeded: its scope or one above was overspent and is frozen, so the call must not be made.
+            InternalError: the attempt is not held.
         """
         record = self.record(id)
         scope = record.path[0]
@@ -143,8 +162,13 @@ class Ledger:
             raise StaleEpoch(scope.name, epoch, scope.epoch)
         if record.state == "sent":
             return
-        if record.state != "held" or any(s.frozen for s in record.path):
-            raise InternalError(f"attempt {id} may not be sent: {record.state} or frozen")
+        if record.state != "held":
+            raise InternalError(f"attempt {id} may not be sent: it is {record.state}")
+        for scope in record.path:
+            if scope.frozen:
+                amounts, over = unpack(record.amounts, scope.n), self.overspend(scope.name)
+                worst = over.index(max(over))
+                raise BudgetExceeded(scope.name, self.dimensions[worst], amounts[worst], 0)
         record.state = "sent"
 
     def settle(self, id: AttemptId, used: Vector | None) -> None:
@@ -164,18 +188,8 @@ class Ledger:
         if record.state not in {"sent", "charged_max"}:
             raise InternalError(f"attempt {id} may not be settled: it is {record.state}")
         charged = record.amounts if used is None else used
-        late = record.state == "charged_max"
-        honest = fits(charged, record.amounts, self._guard)
         for scope in record.path:
-            if late:
-                scope.settled += charged - record.amounts
-            else:
-                scope.held -= record.amounts
-                scope.settled += charged
-                scope.open_holds -= 1
-            if not honest:
-                scope.over += charged - lanewise_min(charged, record.amounts, len(self.dimensions))
-                scope.frozen = scope.frozen or not fits(scope.settled, scope.caps, self._guard)
+            scope.charge(record, charged)
         record.charged = charged
         record.state = "charged_max" if used is None else "settled"
 
@@ -194,9 +208,7 @@ class Ledger:
         if record.state not in {"held", "sent"}:
             raise InternalError(f"attempt {id} may not be released: it is {record.state}")
         for scope, drawn in zip(record.path, record.drawn, strict=True):
-            scope.held -= record.amounts
-            scope.kept += drawn
-            scope.open_holds -= 1
+            scope.give_back(record, drawn)
         record.state = "released"
 
     def restore(
@@ -211,7 +223,7 @@ class Ledger:
         if state == "released":
             self.release(held.id)
         else:
-            self.sent(held.id, self.scopes[scope].epoch)
+            self.record(held.id).state = "sent"  # a fact, whether or not the scope has frozen since
             self.settle(held.id, charged if state == "settled" else None)
 
     def record(self, id: AttemptId) -> Record:
@@ -225,8 +237,8 @@ class Ledger:
     def overspend(self, scope: str) -> Amounts:
         """What is settled in a scope above its caps, per dimension."""
         place = self.scopes[scope]
-        n = len(self.dimensions)
-        return tuple(max(0, s - c) for s, c in zip(unpack(place.settled, n), unpack(place.caps, n), strict=True))
+        settled, caps = (unpack(vector, place.n) for vector in (place.settled, place.caps))
+        return tuple(max(0, s - c) for s, c in zip(settled, caps, strict=True))
 
     def check(self) -> None:
         """Verify every invariant that the book can see.
@@ -234,50 +246,16 @@ class Ledger:
         Raises:
             InternalError: one does not hold.
         """
-        n = len(self.dimensions)
-        held = dict.fromkeys(self.scopes, 0)
-        settled = dict.fromkeys(self.scopes, 0)
-        opened = dict.fromkeys(self.scopes, 0)
-        for record in self.records():
-            is_open = record.state in {"held", "sent"}
-            for scope in record.path:
-                held[scope.name] += record.amounts if is_open else 0
-                settled[scope.name] += record.charged or 0
-                opened[scope.name] += is_open
-        for name, scope in self.scopes.items():
-            if (scope.held, scope.settled, scope.open_holds) != (held[name], settled[name], opened[name]):
-                raise InternalError(f"{name}: balances differ from the records")
-            if min(scope.held, scope.settled, scope.over, scope.kept) < 0:
-                raise InternalError(f"{name}: a balance is negative")
-            used, limit = unpack(scope.settled + scope.held, n), unpack(scope.caps + scope.over, n)
-            for i, dimension in enumerate(self.dimensions):
-                if used[i] > limit[i]:
-                    raise InternalError(f"{name}: {used[i]} {dimension} passed the cap of {limit[i]}")
+        prove(self.scopes, self.records(), self.dimensions)
 
     def _fits(self, request: Request, amounts: Vector) -> bool:
-        return all(self._fits_scope(scope, request.floor, amounts) for scope in request.path)
-
-    def _fits_scope(self, scope: Scope, floor: Vector, amounts: Vector) -> bool:
-        kept = scope.kept - (lanewise_min(scope.kept, floor, len(self.dimensions)) if floor else 0)
-        return not scope.frozen and fits(scope.settled + scope.held + kept + amounts, scope.caps, self._guard)
-
-    def _left(self, scope: Scope, floor: Vector, *, held: Vector) -> Amounts:
-        """What may still be held in each dimension when `held` is held; 0 where nothing is left."""
-        n = len(self.dimensions)
-        kept = scope.kept - lanewise_min(scope.kept, floor, n)
-        taken = unpack(scope.settled + held + kept, n)
-        return tuple(0 if scope.frozen else max(0, c - t) for c, t in zip(unpack(scope.caps, n), taken, strict=True))
+        return all(scope.fits(request, amounts) for scope in request.path)
 
     def _hold(self, request: Request, units: int) -> Held:
         amounts = request.need.at(units)
         tries = self._records.setdefault(request.key, [])
         id = AttemptId(request.key, len(tries))
-        n = len(self.dimensions)
-        drawn = tuple(lanewise_min(s.kept, request.floor, n) if request.floor else 0 for s in request.path)
-        for scope, from_floor in zip(request.path, drawn, strict=True):
-            scope.open_holds += 1
-            scope.held += amounts
-            scope.kept -= from_floor
+        drawn = tuple(scope.take(request, amounts) for scope in request.path)
         tries.append(Record(id, request.path, request.need, request.floor, drawn, units, amounts))
         return Held(id, units, amounts)
 
@@ -288,7 +266,7 @@ class Ledger:
         hopeless = self._hopeless(request)
         if hopeless is not None:
             return hopeless
-        busy = [s.name for s in request.path if s.open_holds and not self._fits_scope(s, request.floor, most)]
+        busy = [s.name for s in request.path if s.open_holds and not s.fits(request, most)]
         if busy:
             blocked.update(busy)
             return None
@@ -298,9 +276,11 @@ class Ledger:
         """A refusal when the least of it would not fit even if every hold came back whole."""
         least = unpack(request.need.at(request.need.least), len(self.dimensions))
         for scope in request.path:
-            for i, left in enumerate(self._left(scope, request.floor, held=0)):
+            for i, left in enumerate(scope.left(request, held=0)):
                 if least[i] > left:
                     return Refused(request.key, scope.name, self.dimensions[i], least[i], left)
+            if scope.frozen:
+                return Refused(request.key, scope.name, self.dimensions[0], least[0], 0)
         return None
 
     def _largest(self, request: Request) -> int:
@@ -309,7 +289,7 @@ class Ledger:
         fixed, per_unit = unpack(request.need.fixed, n), unpack(request.need.per_unit, n)
         units = request.need.most
         for scope in request.path:
-            for i, left in enumerate(self._left(scope, request.floor, held=scope.held)):
+            for i, left in enumerate(scope.left(request, held=scope.held)):
                 if per_unit[i]:
                     units = min(units, (left - fixed[i]) // per_unit[i])
         return units
