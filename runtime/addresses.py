@@ -23,7 +23,8 @@ def run_address(topology: Topology, task: Task, budget: Budget, seed: int, model
     Raises:
         ConfigError: something in it is a lambda, or of a class whose source cannot be found.
     """
-    priced = {name: canonical(model.price) for name, model in models.items()}
+    # An endpoint is known by its name and price alone; models that we answer for also say what they would answer from.
+    priced = {name: [canonical(model.price), getattr(model, "address", None)] for name, model in models.items()}
     words = {agent.role: agent.prompt or words_for(agent.role) for agent in topology.seats().values()}
     return address([canonical(topology), task.address, canonical(budget), seed, priced, words])
 

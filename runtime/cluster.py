@@ -10,7 +10,7 @@ by hand. Ray errors end here and become ours.
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,8 @@ from runtime.host import Host
 from runtime.models.catalog import Catalog
 
 PACKAGES = ("runtime", "policies", "topologies", "benchmarks")
+_BANK = "ostrom-bank"
+"""Name of the bank's actor; names are private to the driver's own Ray namespace."""
 _LOCAL_ENVIRONMENT = {
     # Puts every port of a single-machine cluster on 127.0.0.1, which Ray does on its own only on Windows and macOS.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -38,12 +40,14 @@ class Cluster:
     """A Ray cluster, its hosts and its bank. Made by `Cluster.start`.
 
     Args:
-        hosts: the host actors, one per core unless said otherwise.
+        make_host: makes a host actor.
+        n_hosts: how many of them.
         bank: the actor that holds the store, on the driver's node.
     """
 
-    def __init__(self, hosts: list[Any], bank: Any) -> None:
-        self._hosts = hosts
+    def __init__(self, make_host: Callable[[], Any], n_hosts: int, bank: Any) -> None:
+        self._make_host = make_host
+        self._hosts = [make_host() for _ in range(n_hosts)]
         self._bank = bank
         self._stack = AsyncExitStack()
         self.client = BankClient(self._write)
@@ -79,11 +83,12 @@ class Cluster:
         # A synchronous actor runs one method at a time, as the store behind it asks.
         make_bank: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Bank)
         folder = None if out is None else Path(await anyio.Path(out).resolve())
-        bank = make_bank.options(scheduling_strategy=here).remote(folder)
+        bank = make_bank.options(scheduling_strategy=here, name=_BANK).remote(folder)
         await call(bank.sealed.remote([]), "the bank")
         count = n_hosts or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        make_host: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(Host)
-        return cls([make_host.remote(catalog, _RemoteBank(bank)) for _ in range(count)], bank)
+        # Ray would restart a host only with arguments that still lie in the object store; we make a new one ourselves.
+        make: Any = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(Host)
+        return cls(lambda: make.remote(catalog, _write_to_bank), count, bank)
 
     @property
     def n_hosts(self) -> int:
@@ -94,9 +99,16 @@ class Cluster:
         """Call a method of host i.
 
         Raises:
-            HostLost: the host died on the way; it restarts by itself, and virtual runs may simply be sent again.
+            HostLost: the host died on the way. Another one stands in its place, and virtual runs may simply be sent again.
         """
-        return await call(getattr(self._hosts[i], method).remote(*args), f"host {i}")
+        host = self._hosts[i]
+        try:
+            return await call(getattr(host, method).remote(*args), f"host {i}")
+        except HostLost:
+            # Several calls may be on their way to it; the first to notice replaces it.
+            if self._hosts[i] is host:
+                self._hosts[i] = self._make_host()
+            raise
 
     async def on_bank(self, method: str, *args: object) -> Any:
         """Call a method of the bank."""
@@ -111,14 +123,15 @@ class Cluster:
         await call(self._bank.write.remote(ops), "the bank")
 
 
-class _RemoteBank:
-    """Delivers ops to the bank's actor from whatever process it was shipped to."""
+async def _write_to_bank(ops: Sequence[Op]) -> None:
+    """Deliver ops to the bank's actor from a host.
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    By name: a handle among a host's constructor arguments would keep them in the object store, and a host whose arguments
+    are lost there cannot be restarted.
+    """
+    import ray
 
-    async def __call__(self, ops: Sequence[Op]) -> None:
-        await call(self._actor.write.remote(ops), "the bank")
+    await call(ray.get_actor(_BANK).write.remote(ops), "the bank")
 
 
 async def call(ref: Any, what: str, *, quiet: bool = False) -> Any:

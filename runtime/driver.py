@@ -29,7 +29,8 @@ BATCH = 50
 LIVE_AT_ONCE = 64
 """Live runs in flight per host."""
 MAX_SENDS = 4
-"""How often a batch of virtual runs is sent when its host is lost; they give the same results each time."""
+"""How often work is sent when its host is lost. Virtual runs give the same results each time; a live run is taken up again
+where its journal ends, and is marked as disturbed."""
 
 Done = tuple[RunSpec, RunResult]
 Deliver = Callable[[Sequence[Done]], Awaitable[None]]
@@ -222,8 +223,7 @@ class Runtime:
 
         async def feed_live(host: int) -> None:
             for spec in lives:
-                entries = await self._on_bank("entries", spec.run_id)
-                result = await self._on_host(host, "run_live", spec, entries)
+                result = await self._send_live(host, spec)
                 await self._seal_all([spec], [result])
                 await deliver([(spec, result)])
 
@@ -243,6 +243,18 @@ class Runtime:
                     raise
             else:
                 return results
+        raise AssertionError("the last send returns or raises")
+
+    async def _send_live(self, host: int, spec: RunSpec) -> RunResult:
+        for send in range(MAX_SENDS):
+            entries = await self._on_bank("entries", spec.run_id)
+            try:
+                result: RunResult = await self._on_host(host, "run_live", spec, entries, send > 0)
+            except HostLost:
+                if send == MAX_SENDS - 1:
+                    raise
+            else:
+                return result
         raise AssertionError("the last send returns or raises")
 
     async def _seal_all(self, specs: Sequence[RunSpec], results: Sequence[RunResult]) -> None:

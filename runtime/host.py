@@ -47,8 +47,11 @@ class Host:
         """Run virtual runs one after another in virtual time, in a thread of their own."""
         return await anyio.to_thread.run_sync(run_virtual, specs, self._catalog.get)
 
-    async def run_live(self, spec: RunSpec, entries: Sequence[Entry]) -> RunResult:
+    async def run_live(self, spec: RunSpec, entries: Sequence[Entry], disturbed: bool) -> RunResult:
         """Run a live run, or take it up again where its entries end.
+
+        Args:
+            disturbed: it lost a host before, and the result is to say so.
 
         Raises:
             ConfigError: the run does not pass its checks, or differs from the one in the store.
@@ -57,7 +60,7 @@ class Host:
         journal = LiveJournal(spec.run_id, self._bank, entries, len(spec.budget.dimensions))
         if not entries:
             await journal.open(spec.address)
-        run = Run(prepared, LoopClock(), journal, self._governor.permit)
+        run = Run(prepared, LoopClock(), journal, self._governor.permit, disturbed=disturbed)
         run.earlier.extend(journal.restore(run.ledger, SCOPE))
         return await run.execute()
 

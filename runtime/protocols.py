@@ -178,7 +178,7 @@ class Router(Protocol):
 
     @property
     def name(self) -> str:
-        """Label in tables, for example `auction(sim/small,sim/large)`."""
+        """Label in tables, for example `sim/auction(small,large)`."""
         ...
 
     @property

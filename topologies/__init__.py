@@ -1,6 +1,7 @@
 """The shipped topologies, and the base class of your own."""
 
 from topologies.base import Topology as Topology
+from topologies.cascade import Cascade as Cascade
 from topologies.chain import Chain as Chain
 from topologies.graph import Graph as Graph
 from topologies.independent import Independent as Independent
@@ -8,4 +9,4 @@ from topologies.single import Single as Single
 from topologies.star import Star as Star
 from topologies.tree import Tree as Tree
 
-__all__ = ("Chain", "Graph", "Independent", "Single", "Star", "Topology", "Tree")
+__all__ = ("Cascade", "Chain", "Graph", "Independent", "Single", "Star", "Topology", "Tree")

@@ -11,7 +11,9 @@ from topologies.base import Topology, numbered, team_of
 
 
 class Independent(Topology):
-    """n agents answer the task side by side; the answer given most often wins, ties to the lowest seat.
+    """n agents answer the task side by side; the answer given most often wins.
+
+    Ties go to the lowest seat, so in a team of different models put the one you trust most first.
 
     Calls: n. Depth: 1. Messages: 0. If the budget does not suffice for all of them, the run ends exhausted with the vote of
     those who answered.

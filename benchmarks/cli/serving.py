@@ -39,8 +39,7 @@ def serve(
             if not isinstance(model, ModelSpec):
                 models[name] = model
     models.update(dict(map(scripted_model, scripted or [])))
-    console().print(f"serving {', '.join(models)}")
-    serve_models(models, host, port)
+    serve_models(models, host, port, lambda url: console().print(f"serving {', '.join(models)} at {url}"))
 
 
 def scripted_model(text: str) -> tuple[str, ScriptedModel]:

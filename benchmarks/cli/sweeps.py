@@ -132,8 +132,9 @@ def _finish(work: Sweep, out: Path, *, quiet: bool) -> dict[str, Any]:
     write_report(out / "report.html", trials, manifest, drawings_of(work.experiment.topologies))
     if not quiet:
         screen = console()
-        screen.print(terminal_table(table, work.plan.kind))
-        screen.print(terminal_audit(audit(trials, work.experiment.match)))
+        seen = audit(trials, work.experiment.match)
+        screen.print(terminal_table(table, seen.label(work.plan.kind)))
+        screen.print(terminal_audit(seen))
         if work.not_admitted:
             screen.print(f"{work.not_admitted:,} trials were not admitted: the experiment's cap is reached.")
         screen.print(f"table sha256 {manifest['sha256']}")
@@ -191,8 +192,9 @@ def report(out: Out = Path("out/sweep"), as_json: AsJson = False) -> None:
     if as_json:
         print_json({"manifest": manifest, "cells": table.to_dicts()})
         return
-    console().print(terminal_table(table, manifest["kind"]))
-    console().print(terminal_audit(audit(trials, manifest["match"])))
+    seen = audit(trials, manifest["match"])
+    console().print(terminal_table(table, seen.label(manifest["kind"])))
+    console().print(terminal_audit(seen))
     console().print(f"report  {out / 'report.html'}")
 
 

@@ -33,8 +33,10 @@ class StrategyAuction:
 
     @property
     def name(self) -> str:
-        """Label in tables."""
-        return f"auction({','.join(self.bidders)})"
+        """Label in tables; a folder that all bidders share is written once, as in `sim/auction(small,large)`."""
+        folders = {bidder.rpartition("/")[0] for bidder in self.bidders}
+        folder = f"{folders.pop()}/" if len(folders) == 1 and "" not in folders else ""
+        return f"{folder}auction({','.join(bidder.removeprefix(folder) for bidder in self.bidders)})"
 
     @property
     def models(self) -> tuple[str, ...]:

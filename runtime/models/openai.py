@@ -40,7 +40,6 @@ class _Line(NamedTuple):
     """What one event loop holds open to the endpoint."""
 
     client: openai.AsyncOpenAI
-    permits: anyio.CapacityLimiter
     key: str
 
 
@@ -48,17 +47,18 @@ class OpenAIModel:
     """A model behind an endpoint.
 
     Only the name and the spec travel when it is pickled. Connections are opened at the first call, once per event loop,
-    with the key that the variable named in the spec holds in that process; `aclose` closes them. A call waits for one of
-    the spec's `max_parallel` places before its deadline starts to run.
+    with the key that the variable named in the spec holds in that process; `aclose` closes them. How many calls may be in
+    flight is kept by `runtime.models.governor`, because a call that waits for budget must give its place back.
     """
 
     virtual = False
-    shrinkable = True
 
     def __init__(self, name: str, spec: ModelSpec) -> None:
         self.name = name
         self.spec = spec
         self.price = spec.price
+        self.max_parallel = spec.max_parallel
+        self.shrinkable = spec.fixed_usage is None
         self.window_tokens = spec.window_tokens or UNKNOWN_WINDOW_TOKENS
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
 
@@ -74,8 +74,10 @@ class OpenAIModel:
         The tokens of a byte-level BPE vocabulary are runs of at least one byte, so a text never has more tokens than bytes.
         Templates add to that: up to 16 tokens around a message and 256 once. The shape of a typed reply and the tools'
         parameters count as indented JSON, because some templates print them so. English runs at four to five bytes a
-        token: the bound is about that much too high. With `tokenizer="bytes4"` in the spec it is exact.
+        token: the bound is about that much too high. With `tokenizer="bytes4"` or `fixed_usage` in the spec it is exact.
         """
+        if self.spec.fixed_usage is not None:
+            return Usage(*self.spec.fixed_usage)
         if self.spec.tokenizer == "bytes4":
             return Usage(prompt_tokens(request), request.max_tokens)
         size = sum(map(_message_bytes, request.messages)) + MESSAGE_TOKENS * len(request.messages) + TEMPLATE_TOKENS
@@ -93,9 +95,7 @@ class OpenAIModel:
             BadModelReply: an answer that is no chat completion, or is incomplete.
             ConfigError: the key is missing, or this is not an asyncio event loop.
         """
-        line = self._line()
-        async with line.permits:
-            raw = await self._exchange(line, request)
+        raw = await self._exchange(self._line(), request)
         # Raised here and not where it was caught: the SDK's error holds the request with the key in its headers, and as
         # `__context__` it would travel along with ours.
         if isinstance(raw, ModelError):
@@ -153,7 +153,7 @@ class OpenAIModel:
             timeout=None,  # the one deadline is ours; a limit for each read lets a slow trickle of bytes go on for ever
             http_client=openai.DefaultAioHttpClient(follow_redirects=False, timeout=None),
         )
-        return _Line(client, anyio.CapacityLimiter(self.spec.max_parallel), key)
+        return _Line(client, key)
 
 
 def failure_of(error: openai.APIError, model: str, timeout_s: float, secret: str) -> ModelError:

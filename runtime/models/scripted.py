@@ -7,6 +7,7 @@ import anyio
 
 from runtime.clock import on_grid_s
 from runtime.errors import ConfigError, ModelRefused
+from runtime.ids import address
 from runtime.messages import Reply, reply_json
 from runtime.models.base import ChatReply, ChatRequest, ToolCall
 from runtime.usage import Price, Usage, pico_usd
@@ -54,6 +55,8 @@ class ScriptedModel:
         self.window_tokens = window_tokens
         self.price: Price | None = Price(call_pico=pico_usd(usd))
         self.usage = Usage(input_tokens, output_tokens)
+        self.address = address([_told(replies), self.usage, latency_s])
+        """Content address of the script: its lines, or the code of its function (not what that function closes over)."""
         self.served = 0
         """How many calls were answered so far, by this object."""
         self._replies = replies
@@ -86,3 +89,12 @@ class ScriptedModel:
         if isinstance(line, tuple):
             return ChatReply("", self.usage, "tool_calls", line)
         return ChatReply(reply_json(line), self.usage)
+
+
+def _told(replies: Sequence[Line] | Callable[[ChatRequest], Line]) -> str:
+    if not callable(replies):
+        return repr(replies)
+    code = getattr(replies, "__code__", None)
+    return (
+        repr(replies) if code is None else f"{code.co_name} {code.co_code.hex()} {code.co_consts!r} {code.co_names!r}"
+    )

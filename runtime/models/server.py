@@ -6,7 +6,7 @@ No clock is read and no id is drawn: equal servers asked the same give the same 
 """
 
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -156,8 +156,17 @@ def create_app(models: Mapping[str, ChatModel]) -> Starlette:
     return Starlette(routes=routes, lifespan=service.lifespan, exception_handlers={HTTPException: _http_error})
 
 
-def serve(models: Mapping[str, ChatModel], host: str = "127.0.0.1", port: int = 8000) -> None:
+def serve(
+    models: Mapping[str, ChatModel],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    listening: Callable[[str], None] = lambda address: None,
+) -> None:
     """Serve until interrupted. There are no keys: whoever reaches the port may ask, so the default is this machine only.
+
+    Args:
+        port: 0 takes a free one.
+        listening: told the base URL as soon as connections are accepted.
 
     Raises:
         ConfigError: no models, or the address cannot be listened on.
@@ -170,6 +179,8 @@ def serve(models: Mapping[str, ChatModel], host: str = "127.0.0.1", port: int = 
     except (OSError, OverflowError) as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error}") from None
     with listener:
+        shown = f"[{host}]" if ":" in host else host
+        listening(f"http://{shown}:{listener.getsockname()[1]}/v1")
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
 
 

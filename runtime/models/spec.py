@@ -50,6 +50,9 @@ class ModelSpec(BaseModel):
     """The field in which this endpoint obeys the limit on generated tokens."""
     send_schema: bool = True
     """Whether the shape of a typed reply is sent as response_format; False for endpoints that fail on it."""
+    fixed_usage: tuple[int, int] | None = None
+    """Input and output tokens of every call, where the endpoint answers from a script (`ostrom serve --scripted`). The
+    bound is then exact and the reply cannot be shrunk. None for every endpoint with a language model behind it."""
     tokenizer: Literal["bytes4"] | None = None
     """How the endpoint counts a prompt, where that is known. "bytes4": by `runtime.models.base.prompt_tokens`, as
     `ostrom serve` does for its simulated models; the bound on a prompt is then exact. None: bounded by bytes."""
