@@ -15,7 +15,7 @@ from runtime.agents.tools import Tool, use
 from runtime.bank.admission import Admission, Permit
 from runtime.bank.book import AttemptId, Held, Need, Settled
 from runtime.bank.vector import Vector, pack, unpack
-from runtime.budget import PICO_USD, TOKENS
+from runtime.budget import PICO_USD, TOKENS, TOOL_CALLS
 from runtime.clock import Clock
 from runtime.crash import crash_point
 from runtime.errors import InternalError, ModelError, ModelRateLimited
@@ -23,6 +23,7 @@ from runtime.ids import address, draw
 from runtime.journal import Attempt, Key, State
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, request_digest
 from runtime.protocols import Journal
+from runtime.trampoline import handover, nap_s
 from runtime.usage import Price, Usage
 
 MAX_TRIES = 4
@@ -51,8 +52,10 @@ class _Done(NamedTuple):
     used: Vector | None
     """None: unknown, so the whole hold is charged."""
     usage: Usage
-    units: int
     reply: ChatReply
+
+
+_NO_REPLY = ChatReply("", None)
 
 
 @dataclass(slots=True)
@@ -80,12 +83,14 @@ class Attempts:
         price = model.price or Price()
 
         async def work(units: int) -> _Done:
+            if not getattr(model, "naps", False):
+                await handover()
             granted = request if units == request.max_tokens else replace(request, max_tokens=units)
             reply = await model.complete(granted)
             usage = reply.usage
             if usage is None:
-                return _Done(None, Usage(0, 0), 0, reply)
-            return _Done(pack((usage.tokens, price.cost(usage), 1, 0)), usage, 0, reply)
+                return _Done(None, Usage(0, 0), reply)
+            return _Done(pack((usage.tokens, price.cost(usage), 1, 0)), usage, reply)
 
         digest = request_digest(request) if self.journal is not None else ""
         for turn in range(MAX_TRIES):
@@ -94,7 +99,7 @@ class Attempts:
             except ModelError as error:
                 if not error.retryable or turn == MAX_TRIES - 1:
                     raise
-                await anyio.sleep(backoff_s(error, turn, request.seed))
+                await nap_s(backoff_s(error, turn, request.seed))
         raise InternalError("a loop of tries ended without a reply")
 
     async def tool(self, tool: Tool, arguments: Mapping[str, Any], order: Order, dimensions: tuple[str, ...]) -> str:
@@ -108,7 +113,8 @@ class Attempts:
         cost = pack((0, tool.pico_usd * units, 0, units, *by_tool))
 
         async def work(_: int) -> _Done:
-            return _Done(cost, Usage(0, 0), units, ChatReply(await use(tool, arguments), Usage(0, 0)))
+            await handover()
+            return _Done(cost, Usage(0, 0), ChatReply(await use(tool, arguments), Usage(0, 0)))
 
         digest = address([tool.name, dict(arguments)]) if self.journal is not None else ""
         return (await self._attempt(order, Need(cost, 0, 0, 0), digest, None, work)).text
@@ -121,21 +127,23 @@ class Attempts:
         permit: Permit | None,
         work: Callable[[int], Awaitable[_Done]],
     ) -> ChatReply:
-        if permit is not None:
-            await permit.acquire()
+        replayed = None if self.journal is None else self.journal.replay(order.key, digest)
+        if replayed is not None:
+            return replayed
+        held = await self.admission.admit(order.key, self.scope, need, order.floor, self.epoch, permit)
         try:
-            held = await self.admission.admit(order.key, self.scope, need, order.floor, self.epoch, permit)
             if isinstance(held, Settled):
-                return self._replayed(order.key, digest)
+                raise InternalError(f"attempt {tuple(order.key)} was settled before")
             began_s = self.clock.now_s() - self.began_s
             crash_point("after-reserve")
-            self.admission.ledger.sent(held.id, self.epoch)
-            state: State = "charged_max"
-            done = _Done(None, Usage(0, 0), 0, ChatReply("", None))
+            self.admission.sent(held.id, self.epoch)
+            state: State = "released"  # for as long as nothing has left
+            done = _Done(None, Usage(0, 0), _NO_REPLY)
             try:
                 if self.journal is not None:
-                    await self.journal.sent(held, need, order.floor, digest)
+                    await self.journal.sent(held, need, order, digest)
                 crash_point("after-sent")
+                state = "charged_max"
                 done = await work(held.units)
                 crash_point("after-reply")
                 state = "settled" if done.used is not None else "charged_max"
@@ -147,27 +155,22 @@ class Attempts:
                 if self.journal is not None:
                     # A cancelled run must not lose what it owes: the entry is written whatever happened to the caller.
                     with anyio.CancelScope(shield=True):
-                        await self.journal.closed(row, done.used, done.reply, digest)
+                        reply = None if done.reply is _NO_REPLY else done.reply
+                        await self.journal.closed(row, done.used, reply, digest)
         finally:
             if permit is not None:
                 permit.release()
         return done.reply
 
-    def _replayed(self, key: Key, digest: str) -> ChatReply:
-        # Its row is in `done` since the run was taken up again.
-        if self.journal is None:
-            raise InternalError(f"attempt {tuple(key)} was settled twice")
-        return self.journal.replay(key, digest)
-
     def _close(self, held: Held, need: Need, order: Order, state: State, done: _Done, began_s: float) -> Attempt:
         id: AttemptId = held.id
-        amounts = unpack(held.amounts, 2)
+        amounts = unpack(held.amounts, 4)
         if state == "released":
             self.admission.release(id)
-            pico, usage = 0, Usage(0, 0)
+            charged, usage = unpack(0, 4), Usage(0, 0)
         else:
             self.admission.settle(id, done.used)
-            pico = (amounts if done.used is None else unpack(done.used, 2))[PICO_USD]
+            charged = amounts if done.used is None else unpack(done.used, 4)
             # The split of an unknown usage is unknown too; the whole hold counts as output.
             usage = Usage(0, amounts[TOKENS]) if done.used is None else done.usage
         row = Attempt(
@@ -178,8 +181,8 @@ class Attempts:
             state,
             usage.input_tokens,
             usage.output_tokens,
-            pico,
-            done.units,
+            charged[PICO_USD],
+            charged[TOOL_CALLS],
             amounts[TOKENS],
             amounts[PICO_USD],
             held.units,

@@ -10,6 +10,7 @@ from runtime.task import Task
 
 if TYPE_CHECKING:
     from runtime.agents.agent import Agent
+    from runtime.attempts import Order
     from runtime.bank.book import Held, Need
     from runtime.journal import Attempt, Key
 
@@ -194,16 +195,16 @@ class Router(Protocol):
 class Journal(Protocol):
     """Makes the attempts of a live run durable; a return means committed. Virtual runs have none."""
 
-    async def sent(self, held: "Held", need: "Need", floor: int, digest: str) -> None:
+    async def sent(self, held: "Held", need: "Need", order: "Order", digest: str) -> None:
         """Commit that the bytes are about to leave, with the bound that is held."""
         ...
 
-    async def closed(self, row: "Attempt", charged: int | None, reply: ChatReply, digest: str) -> None:
-        """Commit how the attempt ended, what it was charged, and its reply."""
+    async def closed(self, row: "Attempt", charged: int | None, reply: ChatReply | None, digest: str) -> None:
+        """Commit how the attempt ended, what it was charged, and its reply, if one came."""
         ...
 
-    def replay(self, key: "Key", digest: str) -> ChatReply:
-        """The reply a settled attempt got in an earlier, interrupted life of this run.
+    def replay(self, key: "Key", digest: str) -> ChatReply | None:
+        """The reply an attempt got in an earlier, interrupted life of this run; None where it got none.
 
         Raises:
             ConfigError: the request differs from the recorded one, so this is another run.

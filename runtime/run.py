@@ -53,7 +53,9 @@ class Run:
 
     async def execute(self) -> RunResult:
         """Run to the end. Only misuse and bugs raise; everything else is a status of the result."""
-        began_s = self.clock.now_s()
+        # The time of earlier lives counts; this one begins where they ended.
+        lived_s = max((attempt.ended_s for attempt in self.earlier), default=0.0)
+        began_s = self.clock.now_s() - lived_s
         desk = self._desk(began_s)
         spec = self.prepared.spec
         team = RunTeam(spec.task, self.prepared.places, self.prepared.channels, desk)
@@ -61,16 +63,15 @@ class Run:
         async with anyio.create_task_group() as group:
             if self.prepared.virtual:
                 group.start_soon(desk.attempts.admission.decide_at_quiescence)
-            await self._solve(team, ending)
+            await self._solve(team, ending, lived_s)
             group.cancel_scope.cancel()
         self.ledger.check()
         return self._result(ending, team, desk, self.clock.now_s() - began_s)
 
-    async def _solve(self, team: RunTeam, ending: _Ending) -> None:
+    async def _solve(self, team: RunTeam, ending: _Ending, lived_s: float) -> None:
         spec = self.prepared.spec
         seconds = spec.budget.seconds
-        spent_s = max((a.ended_s for a in self.earlier), default=0.0)
-        left_s = None if seconds is None else max(0.0, on_grid_s(seconds) - spent_s)
+        left_s = None if seconds is None else max(0.0, on_grid_s(seconds) - lived_s)
         with anyio.move_on_after(left_s) as scope:
             try:
                 outcome = await contained(f"topology {spec.topology.name}", spec.topology.solve, spec.task, team)

@@ -19,8 +19,9 @@ import anyio
 from runtime.bank.book import AttemptId, Held, Need, Refused, Settled, Waiting
 from runtime.bank.ledger import Ledger
 from runtime.bank.vector import Vector, fits, guards
-from runtime.errors import BudgetExceeded
+from runtime.errors import BudgetError, BudgetExceeded
 from runtime.journal import Key
+from runtime.trampoline import handover
 
 
 class Permit(Protocol):
@@ -62,19 +63,41 @@ class Admission:
     async def admit(
         self, key: Key, scope: str, need: Need, floor: Vector, epoch: int, permit: Permit | None
     ) -> Held | Settled:
-        """Hold the bound of an attempt, waiting for headroom that others hold. Maybe shrunk.
+        """Take the permit and hold the bound of an attempt, waiting for headroom that others hold. Maybe shrunk.
+
+        The caller gives the permit back; when this raises, it was given back already.
 
         Raises:
             BudgetExceeded: it does not fit and waiting cannot help.
         """
+        if permit is not None:
+            await permit.acquire()
         allowance = self._allowances.get(key.seat)
         within = allowance is not None and fits(need.at(need.most), allowance, self._guard)
-        outcome = self.ledger.reserve(key, scope, need, floor, epoch, at_once=within)
+        try:
+            outcome = self.ledger.reserve(key, scope, need, floor, epoch, at_once=within)
+        except BudgetError:
+            if permit is not None:
+                permit.release()
+            raise
         if isinstance(outcome, Waiting):
+            await handover()
             return await self._wait(key, permit)
         if isinstance(outcome, Held) and allowance is not None:
             self._allowances[key.seat] = allowance - outcome.amounts
         return outcome
+
+    def sent(self, id: AttemptId, epoch: int) -> None:
+        """Note that the bytes are about to leave.
+
+        Raises:
+            BudgetError: they must not; the hold was given back.
+        """
+        try:
+            self.ledger.sent(id, epoch)
+        except BudgetError:
+            self.release(id)
+            raise
 
     def settle(self, id: AttemptId, used: Vector | None) -> None:
         """Settle in the book and let waiters have what came back."""
@@ -101,28 +124,32 @@ class Admission:
 
     async def _wait(self, key: Key, permit: Permit | None) -> Held:
         waiter = self._waiters[key] = _Waiter()
-        self._stir()
-        if permit is not None:
-            permit.release()
-        taken = False
+        in_place = True
         try:
-            await waiter.decided.wait()
-            if permit is not None:
+            self._stir()
+            if not waiter.decided.is_set():
+                if permit is not None:
+                    permit.release()
+                in_place = False
+                await waiter.decided.wait()
+            if isinstance(waiter.outcome, Refused):
+                raise BudgetExceeded(*waiter.outcome[1:])
+            if permit is not None and not in_place:
                 await permit.acquire()
-            taken = True
-        finally:
-            del self._waiters[key]
-            if not taken:
-                # Cancelled: what was granted in the same instant goes back, what was not leaves the queue.
-                if isinstance(waiter.outcome, Held):
-                    self.release(waiter.outcome.id)
+        except BaseException:
+            # Refused or cancelled. What was granted in the same instant goes back, what was not leaves the queue.
+            if permit is not None and in_place:
+                permit.release()
+            if isinstance(waiter.outcome, Held):
+                self.release(waiter.outcome.id)
+            elif waiter.outcome is None:
                 self.ledger.withdraw(key)
                 self._stir()
-        outcome = waiter.outcome
-        if isinstance(outcome, Refused):
-            raise BudgetExceeded(outcome.scope, outcome.dimension, outcome.need, outcome.left)
-        assert outcome is not None
-        return outcome
+            raise
+        finally:
+            del self._waiters[key]
+        assert waiter.outcome is not None
+        return waiter.outcome
 
     def _stir(self) -> None:
         if not self.ledger.waiting:

@@ -1,12 +1,12 @@
 """Owns the durable journal of one live run, and how its interrupted life is taken up again.
 
 Before bytes leave, an entry `sent` is committed with the bound that is held; with the reply comes an entry that closes it.
-After a crash the entries are folded: what was settled answers at no cost, what was only sent is charged at maximum, because
-nobody can prove that the provider did not bill it, and is asked again as a new try.
+After a crash the entries are folded: what was answered answers again at no cost, what was only sent is charged at maximum,
+because nobody can prove that the provider did not bill it, and is asked again as a new try.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -17,8 +17,11 @@ from runtime.bank.store import Entry, Opened
 from runtime.bank.vector import Vector, pack, unpack
 from runtime.errors import ConfigError
 from runtime.journal import Attempt, Key
-from runtime.models.base import ChatReply, ToolCall
+from runtime.models.base import ChatReply, FinishReason, ToolCall
 from runtime.usage import Usage
+
+if TYPE_CHECKING:
+    from runtime.attempts import Order
 
 
 class LiveJournal:
@@ -34,51 +37,51 @@ class LiveJournal:
         self._client = client
         self._n = n
         self._last: dict[AttemptId, tuple[dict[str, Any], Entry]] = {}
-        self._settled: dict[Key, tuple[str, ChatReply]] = {}
+        self._answered: dict[Key, tuple[str, ChatReply]] = {}
         for entry in entries:
-            step, seat, sample = entry.key.split("/")
+            step, path = entry.key.split("/", 1)
+            seat, sample = path.rsplit("/", 1)
             id = AttemptId(Key(int(step), seat, int(sample)), entry.try_)
             sent, _ = self._last.get(id, ({}, entry))
             body = orjson.loads(entry.body)
             self._last[id] = (sent or body, entry)
-            if entry.state == "settled":
-                self._settled[id.key] = (body["digest"], _reply(body))
+            if body.get("reply") is not None:
+                self._answered[id.key] = (body["digest"], _reply(*body["reply"]))
 
     async def open(self, address: str) -> None:
         """Commit that the run was begun."""
         await self._client.write([Opened(self._run_id, address, b"{}")])
 
-    async def sent(self, held: Held, need: Need, floor: Vector, digest: str) -> None:
+    async def sent(self, held: Held, need: Need, order: "Order", digest: str) -> None:
         """Commit that the bytes are about to leave, with the bound that is held."""
         body = {
             "digest": digest,
+            "order": [order.kind, order.name, order.senders],
             "fixed": unpack(need.fixed, self._n),
             "per_unit": unpack(need.per_unit, self._n),
             "limits": [need.most, need.least, held.units],
-            "floor": unpack(floor, self._n),
+            "floor": unpack(order.floor, self._n),
         }
         await self._client.write([self._entry(held.id, "sent", body)])
 
-    async def closed(self, row: Attempt, charged: Vector | None, reply: ChatReply, digest: str) -> None:
-        """Commit how the attempt ended, what it was charged, and its reply."""
+    async def closed(self, row: Attempt, charged: Vector | None, reply: ChatReply | None, digest: str) -> None:
+        """Commit how the attempt ended, what it was charged, and its reply, if one came."""
         body = {
             "digest": digest,
             "row": list(row),
             "charged": None if charged is None else unpack(charged, self._n),
-            "text": reply.text,
-            "finish": reply.finish,
-            "tool_calls": [list(call) for call in reply.tool_calls],
+            "reply": None if reply is None else [reply.text, reply.usage, reply.finish, reply.tool_calls],
         }
         id = AttemptId(Key(row.step, row.seat, row.sample), row.try_)
         await self._client.write([self._entry(id, row.state, body)])
 
-    def replay(self, key: Key, digest: str) -> ChatReply:
-        """The reply a settled attempt got in the earlier life.
+    def replay(self, key: Key, digest: str) -> ChatReply | None:
+        """The reply an attempt got in the earlier life; None where it got none.
 
         Raises:
             ConfigError: the request is another one, so this is not the same run.
         """
-        known, reply = self._settled[key]
+        known, reply = self._answered.get(key, (digest, None))
         if known != digest:
             raise ConfigError(
                 f"run {self._run_id}: the request of step {key.step} of {key.seat} differs from the one in the store; "
@@ -90,31 +93,34 @@ class LiveJournal:
         """Bring a fresh ledger to where the earlier life ended, and return its attempts."""
         rows = []
         for id, (sent, entry) in self._last.items():
+            if "limits" not in sent:
+                continue  # the store refused `sent`, so nothing left, and took only what came after
             body = orjson.loads(entry.body)
             most, least, units = sent["limits"]
             need = Need(pack(tuple(sent["fixed"])), pack(tuple(sent["per_unit"])), most, least)
             charged = None if body.get("charged") is None else pack(tuple(body["charged"]))
             state = "charged_max" if entry.state == "sent" else entry.state
             ledger.restore(id, scope, need, pack(tuple(sent["floor"])), units, state, charged)
-            rows.append(_row(body["row"]) if "row" in body else _lost_row(id, need, units, self._n))
+            rows.append(_row(body["row"]) if "row" in body else _lost_row(id, sent["order"], need, units, self._n))
         return rows
 
     def _entry(self, id: AttemptId, state: Any, body: dict[str, Any]) -> Entry:
-        return Entry(self._run_id, f"{id.key.step}/{id.key.seat}/{id.key.sample}", id.try_, state, orjson.dumps(body))
+        name = f"{id.key.step}/{id.key.seat}/{id.key.sample}"
+        return Entry(self._run_id, name, id.try_, state, orjson.dumps(body, default=tuple))
 
 
-def _reply(body: dict[str, Any]) -> ChatReply:
-    row = _row(body["row"])
-    calls = tuple(ToolCall(*call) for call in body["tool_calls"])
-    return ChatReply(body["text"], Usage(row.input_tokens, row.output_tokens), body["finish"], calls)
+def _reply(text: str, usage: list[int] | None, finish: FinishReason, tool_calls: list[list[str]]) -> ChatReply:
+    calls = tuple(ToolCall(*call) for call in tool_calls)
+    return ChatReply(text, None if usage is None else Usage(*usage), finish, calls)
 
 
 def _row(values: list[Any]) -> Attempt:
     return Attempt._make((*values[:-1], tuple(values[-1])))
 
 
-def _lost_row(id: AttemptId, need: Need, units: int, n: int) -> Attempt:
+def _lost_row(id: AttemptId, order: list[Any], need: Need, units: int, n: int) -> Attempt:
     """The row of an attempt of which only `sent` is known."""
-    tokens, pico = unpack(need.at(units), n)[:2]
-    held = (tokens, pico, units, need.most)
-    return Attempt(*id.key, id.try_, "work", "", "charged_max", 0, tokens, pico, 0, *held, 0.0, 0.0, "", "", ())
+    kind, name, senders = order
+    tokens, pico, _, tool_units = unpack(need.at(units), n)[:4]
+    charged, held = (0, tokens, pico, tool_units), (tokens, pico, units, need.most)
+    return Attempt(*id.key, id.try_, kind, name, "charged_max", *charged, *held, 0.0, 0.0, "", "", tuple(senders))
