@@ -9,6 +9,7 @@ from runtime.usage import PICO, pico_usd
 
 BASE_DIMENSIONS = ("tokens", "pico_usd", "calls", "tool_calls")
 TOKENS, PICO_USD, CALLS, TOOL_CALLS = range(4)
+MOST = 2**63
 
 Amounts = tuple[int, ...]
 """One integer per dimension, in the order of `Budget.dimensions`."""
@@ -21,7 +22,7 @@ class Budget:
     """Limits shared by everything a run does. At least one is given; None means no limit.
 
     Raises:
-        ConfigError: no limit at all, a limit that is negative or not whole.
+        ConfigError: no limit at all, a limit that is negative, not whole or above 2^63, a named tool without a cap.
     """
 
     tokens: int | None = None
@@ -39,9 +40,11 @@ class Budget:
         if all(v is None for v in (self.tokens, self.usd, self.calls, self.tool_calls, self.seconds)):
             raise ConfigError("a Budget needs at least one of tokens, usd, calls, tool_calls, seconds")
         tools = self.tool_calls if isinstance(self.tool_calls, Mapping) else {"tool_calls": self.tool_calls}
-        for name, value in {"tokens": self.tokens, "calls": self.calls, **tools}.items():
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-                raise ConfigError(f"Budget: {name}={value!r} must be a whole number, 0 or more")
+        if isinstance(self.tool_calls, Mapping) and (not tools or None in tools.values()):
+            raise ConfigError(f"Budget: tool_calls={dict(tools)} must give each of one or more tools a cap")
+        for name, value in (("tokens", self.tokens), ("calls", self.calls), *tools.items()):
+            if value is not None and not (type(value) is int and 0 <= value <= MOST):
+                raise ConfigError(f"Budget: {name}={value!r} must be a whole number, from 0 to 2^63")
         if self.usd is not None:
             pico_usd(self.usd)
         if self.seconds is not None and not 0 < self.seconds < float("inf"):

@@ -5,19 +5,22 @@ holds 9.2 million dollars. None means unknown and is never taken for zero.
 """
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_CEILING, Context, Decimal
 from typing import NamedTuple
 
 from runtime.errors import ConfigError
 
 PICO = 10**12
+MOST_USD = 10**15
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+"""Never rounds; the caller's own decimal context may."""
 
 
 def pico_usd(usd: float | int | str | Decimal) -> int:
     """Convert dollars to pico-dollars, rounding up; floats are read as they print (0.4 is four tenths).
 
     Raises:
-        ConfigError: the amount is negative or no number.
+        ConfigError: the amount is negative, no number, or above 10^15 dollars.
     """
     try:
         amount = Decimal(str(usd))
@@ -25,7 +28,9 @@ def pico_usd(usd: float | int | str | Decimal) -> int:
         raise ConfigError(f"{usd!r} is not an amount of dollars") from None
     if not amount.is_finite() or amount < 0:
         raise ConfigError(f"{usd!r} is not an amount of dollars: it must be finite and not negative")
-    return int((amount * PICO).to_integral_value(rounding=ROUND_CEILING))
+    if amount > MOST_USD:
+        raise ConfigError(f"{usd!r} is not an amount of dollars: more than {MOST_USD:,} cannot be counted")
+    return int(amount.scaleb(12, _EXACT).to_integral_value(ROUND_CEILING, _EXACT))
 
 
 class Usage(NamedTuple):
