@@ -11,6 +11,7 @@ from runtime.errors import BudgetExceeded, NoChannel, UnknownSeat
 from runtime.messages import Message, Plan
 from runtime.protocols import OUTSIDE, Mailable, Outcome, Refusal
 from runtime.task import Task
+from runtime.trampoline import side_by_side
 
 
 class RunTeam:
@@ -34,6 +35,7 @@ class RunTeam:
         self._places = places
         self._channels = channels
         self._desk = desk
+        self._virtual = desk.attempts.journal is None
 
     async def ask(self, seat: str, message: Message, *, finish: bool = False) -> Mailable:
         """Deliver a message to a seat and wait for its typed reply (see `runtime.protocols.Team`).
@@ -79,6 +81,8 @@ class RunTeam:
 
         if len(by_seat) == 1:
             await in_turn(list(range(len(asks))))
+        elif self._virtual:
+            await side_by_side([in_turn(indices) for indices in by_seat.values()])
         else:
             async with anyio.create_task_group() as group:
                 for indices in by_seat.values():

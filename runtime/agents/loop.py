@@ -19,6 +19,7 @@ from runtime.messages import Bid, Bundle, Plan, Reply, Report, Verdict, Vote, pa
 from runtime.messages import Part as Subtask
 from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall
 from runtime.protocols import Award, Mailable, Pacing, PacingView, Refusal, Router, Work
+from runtime.trampoline import handover
 from runtime.usage import Price
 
 LEAST_TOKENS = {"plan": 256, "report": 128, "verdict": 128, "bid": 96, "vote": 32}
@@ -133,6 +134,7 @@ class Turn:
             return Award(model)
         assert isinstance(model, Router)
         work = Work(self.content.task, self.content.part, self.place.agent.role)
+        await handover()
         return await contained(f"router {model.name}", model.route, work, self)
 
     async def _converse(self, model: str, request: ChatRequest) -> tuple[ChatRequest, ChatReply]:

@@ -10,13 +10,12 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import NamedTuple
 
-import anyio.lowlevel
-
 from runtime.agents.blocks import block, read_blocks
 from runtime.errors import BadModelReply, ConfigError, ModelRefused
 from runtime.ids import address
 from runtime.messages import Report, reply_json
 from runtime.models.base import ChatReply, ChatRequest
+from runtime.trampoline import nap_s
 from runtime.usage import Price, Usage
 
 
@@ -51,6 +50,7 @@ class RecordedModel:
 
     virtual = True
     shrinkable = False
+    naps = True
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class RecordedModel:
                 self.name, 400, f"max_tokens {request.max_tokens} is below the recorded {found.usage.output_tokens}"
             )
         # A replay takes no time, but a call is where others get their turn and a cancelled run stops.
-        await anyio.lowlevel.checkpoint()
+        await nap_s(0.0)
         text = reply_json(Report(found.answer, found.text)) if request.reply else found.text
         return ChatReply(text, found.usage)
 

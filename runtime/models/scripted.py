@@ -3,13 +3,12 @@
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
-import anyio
-
 from runtime.clock import on_grid_s
 from runtime.errors import ConfigError, ModelRefused
 from runtime.ids import address
 from runtime.messages import Reply, reply_json
 from runtime.models.base import ChatReply, ChatRequest, ToolCall
+from runtime.trampoline import nap_s
 from runtime.usage import Price, Usage, pico_usd
 
 Line = str | Reply | ChatReply | tuple[ToolCall, ...]
@@ -33,6 +32,7 @@ class ScriptedModel:
     """
 
     shrinkable = False
+    naps = True
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ScriptedModel:
         self.window_tokens = window_tokens
         self.price: Price | None = Price(call_pico=pico_usd(usd))
         self.usage = Usage(input_tokens, output_tokens)
-        self.address = address([_told(replies), self.usage, latency_s])
+        self.address = address([_told(replies), *self.usage, latency_s])
         """Content address of the script: its lines, or the code of its function (not what that function closes over)."""
         self.served = 0
         """How many calls were answered so far, by this object."""
@@ -80,7 +80,7 @@ class ScriptedModel:
             )
         turn = self.served
         self.served += 1
-        await anyio.sleep(self._latency_s)
+        await nap_s(self._latency_s)
         line = self._replies(request) if callable(self._replies) else self._replies[turn % len(self._replies)]
         if isinstance(line, ChatReply):
             return line

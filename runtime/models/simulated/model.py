@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import anyio
-
 from runtime.errors import BadModelReply, ConfigError, ModelRefused
 from runtime.ids import address
 from runtime.models.base import ChatReply, ChatRequest, FinishReason, estimate_tokens, prompt_tokens
@@ -12,6 +10,7 @@ from runtime.models.simulated.noise import Noise
 from runtime.models.simulated.port import Solver
 from runtime.models.simulated.prompt import read_prompt
 from runtime.models.simulated.turn import Turn
+from runtime.trampoline import nap_s
 from runtime.usage import Price, Usage
 
 _TICKS_PER_S = 2**20
@@ -37,6 +36,7 @@ class SimulatedModel:
 
     virtual = True
     shrinkable = True
+    naps = True
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class SimulatedModel:
             text = text.encode()[: 4 * limit].decode(errors="ignore")
             finish = "length"
         usage = Usage(read, min(turn.thought_tokens + written, limit))
-        await anyio.sleep(self._latency_s(usage))
+        await nap_s(self._latency_s(usage))
         return ChatReply(text, usage, finish)
 
     def _turn(self, request: ChatRequest) -> Turn:
