@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from runtime.agents.tools import Tool, use
+from runtime.agents.tools import Tool, seen_of, units_of, use
 from runtime.bank.admission import Admission, Permit
 from runtime.bank.book import AttemptId, Held, Need, Settled
 from runtime.bank.vector import Vector, pack, unpack
+from runtime.boundary import encodable
 from runtime.budget import PICO_USD, TOKENS, TOOL_CALLS
 from runtime.clock import Clock
 from runtime.crash import crash_point
-from runtime.errors import InternalError, ModelError, ModelRateLimited
+from runtime.errors import AgentFailed, InternalError, ModelError, ModelRateLimited
 from runtime.ids import address, draw
 from runtime.journal import Attempt, Key, State
-from runtime.models.base import ChatModel, ChatReply, ChatRequest, request_digest
+from runtime.models.base import ChatModel, ChatReply, ChatRequest, ToolCall, request_digest
 from runtime.protocols import Journal
 from runtime.trampoline import handover, nap_s
 from runtime.usage import Price, Usage
@@ -86,7 +87,7 @@ class Attempts:
             if not getattr(model, "naps", False):
                 await handover()
             granted = request if units == request.max_tokens else replace(request, max_tokens=units)
-            reply = await model.complete(granted)
+            reply = _encodable(await model.complete(granted))
             usage = reply.usage
             if usage is None:
                 return _Done(None, Usage(0, 0), reply)
@@ -108,7 +109,10 @@ class Attempts:
         Raises:
             BudgetExceeded: the call does not fit any more.
         """
-        units = tool.units(arguments)
+        try:
+            units = units_of(tool, arguments)
+        except AgentFailed as failure:
+            return seen_of(failure)  # it was not called, so it costs nothing
         by_tool = tuple(units if name == f"tool_calls.{tool.name}" else 0 for name in dimensions[4:])
         cost = pack((0, tool.pico_usd * units, 0, units, *by_tool))
 
@@ -195,6 +199,13 @@ class Attempts:
         )
         self.done.append(row)
         return row
+
+
+def _encodable(reply: ChatReply) -> ChatReply:
+    if reply.text.isascii() and not reply.tool_calls:
+        return reply
+    calls = tuple(ToolCall(*map(encodable, call)) for call in reply.tool_calls)
+    return replace(reply, text=encodable(reply.text), tool_calls=calls)
 
 
 def chat_need(model: ChatModel, request: ChatRequest, least: int) -> Need:

@@ -1,4 +1,4 @@
-"""Owns the one place where code that is not ours may raise anything: topologies, routers, checkers and tools of the user.
+"""Owns the border to code that is not ours and may raise anything: topologies, routers, checkers and tools of the user.
 
 Everywhere else a broad `except` is forbidden. What comes through here is one of our errors: Ray drops `__cause__`, so the
 text of the cause is kept.
@@ -18,11 +18,13 @@ async def contained(where: str, call: Callable[P, Awaitable[T]], *args: P.args, 
 
     Raises:
         OrchestrationError: what the code raised, if it was one of ours, also out of an exception group (the first one
-            in it; ours before foreign ones); everything else as AgentFailed.
+            in it; ours before foreign ones); everything else, `sys.exit()` included, as AgentFailed.
     """
     try:
         return await call(*args, **kwargs)
-    except Exception as error:
+    except OrchestrationError:
+        raise
+    except (Exception, SystemExit) as error:
         raise _ours(where, error) from error
 
 
@@ -30,19 +32,26 @@ def contained_sync(where: str, call: Callable[P, T], *args: P.args, **kwargs: P.
     """Call foreign code that does not wait; otherwise as `contained`."""
     try:
         return call(*args, **kwargs)
-    except Exception as error:
+    except OrchestrationError:
+        raise
+    except (Exception, SystemExit) as error:
         raise _ours(where, error) from error
 
 
-def _ours(where: str, error: Exception) -> OrchestrationError:
+def encodable(text: str) -> str:
+    """The text with `?` for lone surrogates, which neither the store nor an endpoint takes."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _ours(where: str, error: BaseException) -> OrchestrationError:
     leaves = _leaves(error)
     for leaf in leaves:
         if isinstance(leaf, OrchestrationError):
             return leaf
-    return AgentFailed(where, type(leaves[0]).__name__, str(leaves[0]))
+    return AgentFailed(where, type(leaves[0]).__name__, encodable(str(leaves[0])))
 
 
-def _leaves(error: Exception) -> list[Exception]:
-    if isinstance(error, ExceptionGroup):
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
     return [error]

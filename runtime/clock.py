@@ -9,6 +9,7 @@ import math
 from typing import Protocol
 
 import anyio
+from trio.testing import MockClock
 
 TICK_S = 2.0**-20
 
@@ -22,11 +23,18 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The clock of the running event loop: virtual in virtual runs, monotonic in live ones."""
+    """The monotonic clock of the running event loop, for live runs."""
 
     def now_s(self) -> float:
         """Seconds on the loop's clock."""
         return anyio.current_time()
+
+
+class VirtualClock:
+    """The clock of a virtual run, read without asking which event loop runs."""
+
+    def __init__(self, clock: MockClock) -> None:
+        self.now_s = clock.current_time
 
 
 def on_grid_s(seconds: float) -> float:

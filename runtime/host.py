@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from runtime.bank.live import LiveJournal
 from runtime.bank.service import BankClient
 from runtime.bank.store import Entry, Op
-from runtime.clock import LoopClock
+from runtime.clock import LoopClock, VirtualClock
 from runtime.models.base import ChatModel
 from runtime.models.catalog import Catalog
 from runtime.models.governor import Governor
@@ -76,8 +76,10 @@ def run_virtual(specs: Sequence[RunSpec], find: Callable[[str], ChatModel]) -> l
         ConfigError: a run does not pass its checks.
     """
 
+    mock = MockClock(autojump_threshold=0)
+
     async def batch() -> list[RunResult]:
-        clock = LoopClock()
+        clock = VirtualClock(mock)
         return [await Run(prepare(spec, find), clock, None, lambda _: None).execute() for spec in specs]
 
-    return anyio.run(batch, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+    return anyio.run(batch, backend="trio", backend_options={"clock": mock})

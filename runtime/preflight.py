@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from runtime.agents.agent import Agent
 from runtime.agents.context import content_of, prompt
@@ -12,7 +13,7 @@ from runtime.bank.vector import Vector, fits, guards, lanewise_max, pack_caps, u
 from runtime.budget import Budget
 from runtime.errors import ConfigError
 from runtime.messages import Report, bundle
-from runtime.models.base import ChatModel, ChatRequest
+from runtime.models.base import ChatMessage, ChatModel, ChatRequest
 from runtime.protocols import Topology
 from runtime.task import Task
 
@@ -103,10 +104,7 @@ def _check_size(spec: RunSpec, seats: Mapping[str, Agent], models: Mapping[str, 
 def _least_call(spec: RunSpec, agent: Agent, models: Mapping[str, ChatModel], mails: int, *, dearest: bool) -> Vector:
     """Upper bound of the shortest useful call of a seat with this many full mails, over its candidate models."""
     kind = reply_of(agent.role)
-    # Four bytes are a token for every model that counts by the rule, and bytes bound tokens for all others.
-    mail = Report("x" * 4 * spec.topology.message_tokens, covers="x" * 64, sender="x" * 24)
-    content = content_of(bundle([mail] * mails), spec.task)
-    said = prompt(agent.prompt or words_for(agent.role), content, message_tokens=spec.topology.message_tokens)
+    said = _widest_prompt(agent.prompt or words_for(agent.role), spec.task.prompt, mails, spec.topology.message_tokens)
     request = ChatRequest(said, LEAST_TOKENS[kind], reply=kind, tools=tuple(tool.spec() for tool in agent.tools))
     prices = [chat_need(models[name], request, LEAST_TOKENS[kind]) for name in agent.model_names()]
     bounds = [need.at(need.least) for need in prices]
@@ -116,3 +114,11 @@ def _least_call(spec: RunSpec, agent: Agent, models: Mapping[str, ChatModel], ma
     for bound in bounds[1:]:
         most = lanewise_max(most, bound, 4)
     return most
+
+
+@lru_cache(4096)
+def _widest_prompt(words: str, task: str, mails: int, message_tokens: int) -> tuple[ChatMessage, ...]:
+    """The longest prompt a seat can get; kept, because an experiment asks for the same one in each of its cells."""
+    # Four bytes are a token for every model that counts by the rule, and bytes bound tokens for all others.
+    mail = Report("x" * 4 * message_tokens, covers="x" * 64, sender="x" * 24)
+    return prompt(words, content_of(bundle([mail] * mails), Task(task, id="any")), message_tokens=message_tokens)

@@ -29,28 +29,6 @@ class Spend:
         """Dollars, exact."""
         return Decimal(self.pico_usd) / PICO
 
-    def __add__(self, other: "Spend") -> "Spend":
-        return Spend(
-            self.tokens + other.tokens,
-            self.pico_usd + other.pico_usd,
-            self.calls + other.calls,
-            self.tool_calls + other.tool_calls,
-            self.virtual and other.virtual,
-        )
-
-    @classmethod
-    def of(cls, attempt: Attempt, *, virtual: bool) -> "Spend":
-        """What one attempt was charged."""
-        tool = attempt.kind == "tool"
-        charged = attempt.state in {"settled", "charged_max"}
-        return cls(
-            attempt.input_tokens + attempt.output_tokens,
-            attempt.pico_usd,
-            int(charged and not tool),
-            attempt.units,
-            virtual,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class SpendReport:
@@ -63,15 +41,25 @@ class SpendReport:
     @classmethod
     def of(cls, attempts: Sequence[Attempt], *, virtual: bool) -> "SpendReport":
         """Fold a run's attempts."""
-        total = Spend(virtual=virtual)
-        by_agent: dict[str, Spend] = {}
-        by_model: dict[str, Spend] = {}
-        for attempt in attempts:
-            spend = Spend.of(attempt, virtual=virtual)
-            total += spend
-            by_agent[attempt.seat] = by_agent.get(attempt.seat, Spend(virtual=virtual)) + spend
-            by_model[attempt.model] = by_model.get(attempt.model, Spend(virtual=virtual)) + spend
-        return cls(total, by_agent, by_model)
+        by_agent: dict[str, list[int]] = {}
+        by_model: dict[str, list[int]] = {}
+        for a in attempts:
+            charged = a.state in {"settled", "charged_max"}
+            spent = (a.input_tokens + a.output_tokens, a.pico_usd, int(charged and a.kind != "tool"), a.units)
+            for sums in (by_agent.setdefault(a.seat, [0] * 4), by_model.setdefault(a.model, [0] * 4)):
+                for i, amount in enumerate(spent):
+                    sums[i] += amount
+        total = [sum(sums) for sums in zip(*by_agent.values(), strict=True)] or [0] * 4
+        return cls(
+            _spend(total, virtual),
+            {seat: _spend(sums, virtual) for seat, sums in by_agent.items()},
+            {name: _spend(sums, virtual) for name, sums in by_model.items()},
+        )
+
+
+def _spend(sums: list[int], virtual: bool) -> Spend:
+    tokens, pico_usd, calls, tool_calls = sums
+    return Spend(tokens, pico_usd, calls, tool_calls, virtual)
 
 
 @dataclass(frozen=True, slots=True)

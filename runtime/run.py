@@ -10,7 +10,7 @@ from runtime.attempts import Attempts
 from runtime.bank.admission import Admission, Permit
 from runtime.bank.ledger import Ledger
 from runtime.bank.vector import Vector, pack, unpack
-from runtime.boundary import contained, contained_sync
+from runtime.boundary import contained, contained_sync, encodable
 from runtime.budget import PICO_USD, TOKENS
 from runtime.clock import Clock, on_grid_s
 from runtime.errors import BudgetExceeded, OrchestrationError
@@ -61,20 +61,28 @@ class Run:
         team = RunTeam(spec.task, self.prepared.places, self.prepared.channels, desk)
         ending = _Ending()
         async with anyio.create_task_group() as group:
-            if self.prepared.virtual:
-                group.start_soon(desk.attempts.admission.decide_at_quiescence)
+            admission = desk.attempts.admission
+            admission.on_first_stir = lambda: group.start_soon(admission.decide_at_quiescence)
             await self._solve(team, ending, lived_s)
             group.cancel_scope.cancel()
         self.ledger.check()
         return self._result(ending, team, desk, self.clock.now_s() - began_s)
 
     async def _solve(self, team: RunTeam, ending: _Ending, lived_s: float) -> None:
+        where = f"topology {self.prepared.spec.topology.name}"
+        try:
+            # Once more, because what foreign code raises while the deadline cancels it comes out of the deadline's scope.
+            await contained(where, self._in_time, where, team, ending, lived_s)
+        except OrchestrationError as error:
+            ending.status, ending.reason = "failed", str(error)
+
+    async def _in_time(self, where: str, team: RunTeam, ending: _Ending, lived_s: float) -> None:
         spec = self.prepared.spec
         seconds = spec.budget.seconds
         left_s = None if seconds is None else max(0.0, on_grid_s(seconds) - lived_s)
         with anyio.move_on_after(left_s) as scope:
             try:
-                outcome = await contained(f"topology {spec.topology.name}", spec.topology.solve, spec.task, team)
+                outcome = await contained(where, spec.topology.solve, spec.task, team)
             except BudgetExceeded as error:
                 ending.status, ending.reason = "exhausted", str(error)
             except OrchestrationError as error:
@@ -112,7 +120,11 @@ class Run:
     def _result(self, ending: _Ending, team: RunTeam, desk: Desk, seconds: float) -> RunResult:
         spec, virtual = self.prepared.spec, self.prepared.virtual
         answer = _text(ending.outcome if ending.status == "completed" else team.offered)
-        correct = contained_sync(f"checker of task {spec.task.id}", spec.task.correct, answer)
+        try:
+            correct = contained_sync(f"checker of task {spec.task.id}", spec.task.correct, answer)
+        except OrchestrationError as error:
+            # What was bought and answered is still a result.
+            correct, ending.status, ending.reason = None, "failed", str(error)
         attempts = sorted(desk.attempts.done, key=lambda a: (a.step, a.seat, a.sample, a.try_))
         over = self.ledger.overspend(SCOPE)
         return RunResult(
@@ -168,10 +180,11 @@ def _bound_slack(refusals: list[Refusal], attempts: list[Attempt]) -> tuple[int,
 
 
 def _text(outcome: Outcome) -> str | None:
+    text = outcome
     if isinstance(outcome, Answer):
-        return outcome.text
-    if isinstance(outcome, (Report, Verdict)):
-        return outcome.answer
-    if isinstance(outcome, Plan):
-        return "\n".join(part.text for part in outcome.parts)
-    return outcome if isinstance(outcome, str) else None
+        text = outcome.text
+    elif isinstance(outcome, (Report, Verdict)):
+        text = outcome.answer
+    elif isinstance(outcome, Plan):
+        text = "\n".join(part.text for part in outcome.parts)
+    return encodable(text) if isinstance(text, str) else None

@@ -97,6 +97,6 @@ class Task:
         if answer is None:
             return False
         if self.checker is not None:
-            return self.checker(answer)
+            return bool(self.checker(answer))
         assert self.answer is not None
         return _RULES[self.check](answer, self.answer)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from runtime.boundary import contained, contained_sync
+from runtime.boundary import contained, contained_sync, encodable
 from runtime.errors import AgentFailed, ConfigError
 from runtime.models.base import ToolCall, ToolSpec
 from runtime.usage import pico_usd
@@ -64,9 +64,29 @@ def arguments_of(call: ToolCall) -> dict[str, Any] | None:
 
 async def use(tool: Tool, arguments: Mapping[str, Any]) -> str:
     """Call the tool; an error of its own code becomes the observation, so that the agent can react to it."""
+
+    async def called() -> str:
+        seen = tool.call(**arguments)
+        return encodable(str(await seen if inspect.isawaitable(seen) else seen))
+
     try:
-        if inspect.iscoroutinefunction(tool.call):
-            return str(await contained(f"tool {tool.name}", tool.call, **arguments))
-        return str(contained_sync(f"tool {tool.name}", tool.call, **arguments))
+        return await contained(f"tool {tool.name}", called)
     except AgentFailed as failure:
-        return f"error: {failure.kind}: {failure.text}"
+        return seen_of(failure)
+
+
+def units_of(tool: Tool, arguments: Mapping[str, Any]) -> int:
+    """How many units a call with these arguments is.
+
+    Raises:
+        AgentFailed: the arguments, which a model wrote, are not what `units` can count.
+    """
+    units = contained_sync(f"tool {tool.name}", tool.units, arguments)
+    if type(units) is not int or units < 0:
+        raise AgentFailed(f"tool {tool.name}", "ValueError", f"{units!r} is no number of units")
+    return units
+
+
+def seen_of(failure: AgentFailed) -> str:
+    """What the agent is shown of an error."""
+    return f"error: {failure.kind}: {failure.text}"

@@ -11,7 +11,7 @@ grant or its settlement, so every request of that kind fits, whatever came first
 thrown at quiescence only. Requests beyond an allowance queue.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import anyio
@@ -59,6 +59,8 @@ class Admission:
         self._guard = guards(len(ledger.dimensions))
         self._waiters: dict[Key, _Waiter] = {}
         self._stirred = anyio.Event()
+        self.on_first_stir: Callable[[], object] = _nothing
+        """Called once, when the first request of a virtual run has to wait; most runs never need their decider."""
 
     async def admit(
         self, key: Key, scope: str, need: Need, floor: Vector, epoch: int, permit: Permit | None
@@ -81,7 +83,6 @@ class Admission:
                 permit.release()
             raise
         if isinstance(outcome, Waiting):
-            await handover()
             return await self._wait(key, permit)
         if isinstance(outcome, Held) and allowance is not None:
             self._allowances[key.seat] = allowance - outcome.amounts
@@ -115,7 +116,7 @@ class Admission:
         self._stir()
 
     async def decide_at_quiescence(self) -> None:
-        """Decide whenever something stirred and the run has come to rest; runs beside a virtual run until cancelled."""
+        """Decide whenever something stirred and the run has come to rest; a task beside a virtual run, until cancelled."""
         while True:
             await self._stirred.wait()
             await anyio.wait_all_tasks_blocked()
@@ -126,6 +127,7 @@ class Admission:
         waiter = self._waiters[key] = _Waiter()
         in_place = True
         try:
+            await handover()
             self._stir()
             if not waiter.decided.is_set():
                 if permit is not None:
@@ -155,6 +157,8 @@ class Admission:
         if not self.ledger.waiting:
             return
         if self._virtual:
+            self.on_first_stir()
+            self.on_first_stir = _nothing
             self._stirred.set()
         else:
             self._announce()
@@ -167,3 +171,7 @@ class Admission:
             waiter = self._waiters[outcome.id.key if isinstance(outcome, Held) else outcome.key]
             waiter.outcome = outcome
             waiter.decided.set()
+
+
+def _nothing() -> None:
+    pass
