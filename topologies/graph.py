@@ -46,7 +46,7 @@ class Graph(Topology):
                 raise ConfigError(f"{name}: edge {sender} → {receiver} is there twice")
             self._senders[receiver].append(sender)
         try:
-            tuple(TopologicalSorter(self._senders).static_order())
+            self._order = tuple(TopologicalSorter(self._senders).static_order())[::-1]
         except CycleError as error:
             raise ConfigError(f"{name}: the wiring has a cycle: {' → '.join(reversed(error.args[1]))}") from None
         last = [seat for seat in nodes if all(sender != seat for sender, _ in self.edges)]
@@ -66,7 +66,7 @@ class Graph(Topology):
         """Let every node act as soon as its mail is complete."""
         done = {seat: anyio.Event() for seat in self.seats()}
         replies: dict[str, Mailable] = {}
-        refused: list[Refusal] = []
+        refused: dict[str, Refusal] = {}
 
         async def act(seat: str) -> None:
             for sender in self._senders[seat]:
@@ -76,17 +76,17 @@ class Graph(Topology):
             try:
                 replies[seat] = await team.ask(seat, message, finish=seat == self._last)
             except BudgetExceeded as error:
-                refused.append(Refusal(seat, *error.args))
-            else:
-                reply = replies[seat]
-                if not isinstance(reply, Plan):
-                    team.offer(reply)
+                refused[seat] = Refusal(seat, *error.args)
+            # Of those who have answered, the one furthest down the wiring, whoever came last: ties must not decide.
+            answers = (replies[seat] for seat in self._order if seat in replies)
+            team.offer(next((answer for answer in answers if not isinstance(answer, Plan)), None))
             done[seat].set()
 
         async with anyio.create_task_group() as group:
             for seat in self.seats():
                 group.start_soon(act, seat)
-        if refused:
-            return refused[0]
+        for seat in self.seats():
+            if seat in refused:
+                return refused[seat]
         answer = replies[self._last]
         return answer if isinstance(answer, (Report, Verdict)) else None
