@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -133,7 +133,7 @@ class Experiment:
                     for rank, budget in enumerate(self.budgets):
                         spec = runtime.spec("planned", topology, task, budget, seed)
                         run_id = f"{self.name[:40]}-{spec.address[:16]}"
-                        spec = RunSpec(run_id, topology, task, budget, seed, spec.address)
+                        spec = replace(spec, run_id=run_id)
                         trials.append(Trial(spec, topology.name, label, rank, t * len(self.seeds) + s, kind))
         return Plan(tuple(trials), address({name: canonical(model.price) for name, model in models.items()}))
 

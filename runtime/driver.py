@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from runtime.addresses import run_address
 from runtime.bank.service import Bank, BankClient, in_process
-from runtime.bank.store import Note
+from runtime.bank.store import Note, Sealed
 from runtime.boundary import contained
 from runtime.budget import Budget
 from runtime.errors import ConfigError, HostLost, OrchestrationError
@@ -139,7 +139,7 @@ class Runtime:
         if not prepared.virtual:
             # A virtual run of the same ingredients is the same run; a live one is another experience each time.
             content = address([content, run_id])
-        return RunSpec(run_id, topology, task, budget, seed, content)
+        return RunSpec(run_id, topology, task, budget, seed, content, not prepared.virtual)
 
     def prepare(self, spec: RunSpec) -> Prepared:
         """Check everything about a run that can be checked before money moves.
@@ -159,14 +159,14 @@ class Runtime:
     async def map(self, specs: Iterable[RunSpec]) -> AsyncIterator[tuple[RunSpec, RunResult]]:
         """Run many specs; each comes back with its result as soon as that is sealed, in any order.
 
+        Specs come from `spec`; those without an address are checked first.
+
         Trials whose address is sealed in the store already are given back from there.
 
         Raises:
             ConfigError: a spec does not pass its checks; nothing was run.
         """
-        todo = list(specs)
-        for spec in todo:
-            self.prepare(spec)
+        todo = [s if s.address else self.spec(s.run_id, s.topology, s.task, s.budget, s.seed) for s in specs]
         send, receive = anyio.create_memory_object_stream[Sequence[Done] | OrchestrationError](len(todo) + 1)
         scope = anyio.CancelScope()
 
@@ -209,23 +209,18 @@ class Runtime:
         if done:
             await deliver([(spec, done[spec.address]) for spec in specs if spec.address in done])
         todo = [spec for spec in specs if spec.address not in done]
-        virtual = [spec for spec in todo if self.prepare(spec).virtual]
-        at_once = {id(spec) for spec in virtual}
+        virtual = [spec for spec in todo if not spec.live]
         size = max(1, min(BATCH, len(virtual) // (4 * self.hosts)))
         batches = iter([virtual[i : i + size] for i in range(0, len(virtual), size)])
-        lives = iter([spec for spec in todo if id(spec) not in at_once])
+        lives = iter([spec for spec in todo if spec.live])
 
         async def feed_batches(host: int) -> None:
             for job in batches:
-                results = await self._send_virtual(host, job)
-                await self._seal_all(job, results)
-                await deliver(list(zip(job, results, strict=True)))
+                await deliver(await self._seal(job, await self._send_virtual(host, job)))
 
         async def feed_live(host: int) -> None:
             for spec in lives:
-                result = await self._send_live(host, spec)
-                await self._seal_all([spec], [result])
-                await deliver([(spec, result)])
+                await deliver(await self._seal([spec], [await self._send_live(host, spec)]))
 
         async with anyio.create_task_group() as group:
             for host in range(self.hosts):
@@ -234,31 +229,34 @@ class Runtime:
                 for _ in range(min(LIVE_AT_ONCE, len(todo) - len(virtual))):
                     group.start_soon(feed_live, host)
 
-    async def _send_virtual(self, host: int, job: list[RunSpec]) -> list[RunResult]:
+    async def _send_virtual(self, host: int, job: list[RunSpec]) -> list[bytes]:
         for send in range(MAX_SENDS):
             try:
-                results: list[RunResult] = await self._on_host(host, "run_virtual", job)
+                bodies: list[bytes] = await self._on_host(host, "run_virtual", job)
             except HostLost:
                 if send == MAX_SENDS - 1:
                     raise
             else:
-                return results
+                return bodies
         raise AssertionError("the last send returns or raises")
 
-    async def _send_live(self, host: int, spec: RunSpec) -> RunResult:
+    async def _send_live(self, host: int, spec: RunSpec) -> bytes:
         for send in range(MAX_SENDS):
             entries = await self._on_bank("entries", spec.run_id)
             try:
-                result: RunResult = await self._on_host(host, "run_live", spec, entries, send > 0)
+                body: bytes = await self._on_host(host, "run_live", spec, entries, send > 0)
             except HostLost:
                 if send == MAX_SENDS - 1:
                     raise
             else:
-                return result
+                return body
         raise AssertionError("the last send returns or raises")
 
-    async def _seal_all(self, specs: Sequence[RunSpec], results: Sequence[RunResult]) -> None:
-        await self._client.seal([(s.address or s.run_id, r) for s, r in zip(specs, results, strict=True)])
+    async def _seal(self, specs: Sequence[RunSpec], bodies: Sequence[bytes]) -> list[Done]:
+        """Seal results as their hosts wrote them, and read them."""
+        pairs = list(zip(specs, bodies, strict=True))
+        await self._client.write([Sealed(spec.run_id, spec.address, body) for spec, body in pairs])
+        return [(spec, RunResult.from_json(body)) for spec, body in pairs]
 
 
 def _local(thing: Any) -> Callable[..., Any]:

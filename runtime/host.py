@@ -43,12 +43,16 @@ class Host:
         if own_process:
             gc.set_threshold(*GC_THRESHOLD)
 
-    async def run_virtual(self, specs: Sequence[RunSpec]) -> list[RunResult]:
-        """Run virtual runs one after another in virtual time, in a thread of their own."""
-        return await anyio.to_thread.run_sync(run_virtual, specs, self._catalog.get)
+    async def run_virtual(self, specs: Sequence[RunSpec]) -> list[bytes]:
+        """Run virtual runs one after another in virtual time, in a thread of their own; returns their sealed forms."""
 
-    async def run_live(self, spec: RunSpec, entries: Sequence[Entry], disturbed: bool) -> RunResult:
-        """Run a live run, or take it up again where its entries end.
+        def batch() -> list[bytes]:
+            return [result.to_json() for result in run_virtual(specs, self._catalog.get)]
+
+        return await anyio.to_thread.run_sync(batch)
+
+    async def run_live(self, spec: RunSpec, entries: Sequence[Entry], disturbed: bool) -> bytes:
+        """Run a live run, or take it up again where its entries end; returns its sealed form.
 
         Args:
             disturbed: it lost a host before, and the result is to say so.
@@ -62,7 +66,7 @@ class Host:
             await journal.open(spec.address)
         run = Run(prepared, LoopClock(), journal, self._governor.permit, disturbed=disturbed)
         run.earlier.extend(journal.restore(run.ledger, SCOPE))
-        return await run.execute()
+        return (await run.execute()).to_json()
 
     async def close(self) -> None:
         """Close the connections of the models' clients."""

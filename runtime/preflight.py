@@ -28,7 +28,9 @@ class RunSpec:
     budget: Budget
     seed: int
     address: str = ""
-    """Content address of the trial it is; empty outside experiments."""
+    """Content address; empty until the runtime has checked the run."""
+    live: bool = False
+    """Whether somebody may be billed for it, or real time is needed; found by the runtime's checks."""
 
 
 @dataclass(slots=True)

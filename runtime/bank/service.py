@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 
-from runtime.bank.store import Entry, Op, Opened, Sealed, Store
+from runtime.bank.store import Entry, Op, Opened, Store
 from runtime.errors import OrchestrationError
 from runtime.result import RunResult
 
@@ -126,10 +126,6 @@ class BankClient:
                     batch.error = error
                 finally:
                     batch.done.set()
-
-    async def seal(self, results: Sequence[tuple[str, RunResult]]) -> None:
-        """Seal finished runs under their addresses: result, metrics and closed books in one transaction."""
-        await self.write([Sealed(result.run_id, address, result.to_json()) for address, result in results])
 
 
 def in_process(bank: Bank) -> BankClient:
