@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
-from functools import cache
-from types import FunctionType
+from functools import cache, partial
+from types import FunctionType, MethodType
 from typing import Any
 
 from runtime.agents.roles import words_for
@@ -26,27 +26,36 @@ def run_address(topology: Topology, task: Task, budget: Budget, seed: int, model
     # An endpoint is known by its name and price alone; models that we answer for also say what they would answer from.
     priced = {name: [canonical(model.price), getattr(model, "address", None)] for name, model in models.items()}
     words = {agent.role: agent.prompt or words_for(agent.role) for agent in topology.seats().values()}
-    return address([canonical(topology), task.address, canonical(budget), seed, priced, words])
+    checked = [task.address, canonical(task.checker)]
+    return address([canonical(topology), checked, canonical(budget), canonical(seed), priced, words])
 
 
 def canonical(value: Any) -> Any:
     """A form of `value` that JSON can hold and that is equal exactly where the values are.
 
     Raises:
-        ConfigError: a lambda or nested function, which nothing identifies.
+        ConfigError: a lambda, a nested function or another thing that nothing identifies.
     """
-    if value is None or isinstance(value, (str, int, float, bool)):
+    if value is None or isinstance(value, (str, float, bool)):
         return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**64 else ["int", str(value)]
     if isinstance(value, Decimal):
         return str(value)
     if isinstance(value, Mapping):
         return [[canonical(key), canonical(item)] for key, item in value.items()]
     if isinstance(value, Set):
-        return sorted(canonical(item) for item in value)
+        return sorted(map(canonical, value), key=address)
     if isinstance(value, (FunctionType, type)):
         return _source(value)
+    if isinstance(value, partial):
+        return [canonical(value.func), canonical(value.args), canonical(value.keywords)]
+    if isinstance(value, MethodType):
+        return [canonical(value.__func__), canonical(value.__self__)]
     if isinstance(value, Sequence):
         return [canonical(item) for item in value]
+    if not (is_dataclass(value) or hasattr(value, "__dict__")):
+        raise ConfigError(f"{value!r} cannot be told from others of its kind in a content address")
     state = {f.name: getattr(value, f.name) for f in fields(value)} if is_dataclass(value) else vars(value)
     kind: Callable[..., Any] = type(value)
     return [_source(kind), canonical(state)]
