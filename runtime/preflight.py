@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial, reduce
 
 from runtime.agents.agent import Agent
+from runtime.agents.blocks import COVERS_TOKENS
 from runtime.agents.context import content_of, prompt
 from runtime.agents.loop import LEAST_TOKENS, Place
 from runtime.agents.roles import reply_of, words_for
 from runtime.attempts import chat_need
-from runtime.bank.vector import Vector, fits, guards, lanewise_max, pack_caps, unpack
+from runtime.bank.vector import Vector, fits, guards, lanewise_max, lanewise_min, pack_caps, unpack
 from runtime.budget import Budget
 from runtime.errors import ConfigError
 from runtime.messages import Report, bundle
 from runtime.models.base import ChatMessage, ChatModel, ChatRequest
-from runtime.protocols import Topology
+from runtime.protocols import OUTSIDE, Topology
 from runtime.task import Task
 
 
@@ -72,6 +73,10 @@ def prepare(spec: RunSpec, find: Callable[[str], ChatModel]) -> Prepared:
                     f"model {name!r} has no known price, so dollars cannot be capped; "
                     "give input_usd and output_usd in ostrom.toml, or drop usd= from the Budget"
                 )
+    if OUTSIDE in seats:
+        raise ConfigError(
+            f"{topology.name}: no seat may be named {OUTSIDE!r}, which is the sender of what the user hands in"
+        )
     channels = frozenset(topology.channels())
     for seat in {seat for pair in channels for seat in pair} | {call.seat for call in topology.finish()}:
         if seat not in seats:
@@ -106,21 +111,16 @@ def _check_size(spec: RunSpec, seats: Mapping[str, Agent], models: Mapping[str, 
 def _least_call(spec: RunSpec, agent: Agent, models: Mapping[str, ChatModel], mails: int, *, dearest: bool) -> Vector:
     """Upper bound of the shortest useful call of a seat with this many full mails, over its candidate models."""
     kind = reply_of(agent.role)
-    said = _widest_prompt(agent.prompt or words_for(agent.role), spec.task.prompt, mails, spec.topology.message_tokens)
+    words, longest = agent.prompt or words_for(agent.role), max(len(seat.encode()) for seat in spec.topology.seats())
+    said = _widest_prompt(words, spec.task.prompt, mails, spec.topology.message_tokens, longest)
     request = ChatRequest(said, LEAST_TOKENS[kind], reply=kind, tools=tuple(tool.spec() for tool in agent.tools))
     prices = [chat_need(models[name], request, LEAST_TOKENS[kind]) for name in agent.model_names()]
-    bounds = [need.at(need.least) for need in prices]
-    if not dearest:
-        return min(bounds)
-    most = bounds[0]
-    for bound in bounds[1:]:
-        most = lanewise_max(most, bound, 4)
-    return most
+    return reduce(partial(lanewise_max if dearest else lanewise_min, n=4), [need.at(need.least) for need in prices])
 
 
 @lru_cache(4096)
-def _widest_prompt(words: str, task: str, mails: int, message_tokens: int) -> tuple[ChatMessage, ...]:
+def _widest_prompt(words: str, task: str, mails: int, message_tokens: int, seat: int) -> tuple[ChatMessage, ...]:
     """The longest prompt a seat can get; kept, because an experiment asks for the same one in each of its cells."""
     # Four bytes are a token for every model that counts by the rule, and bytes bound tokens for all others.
-    mail = Report("x" * 4 * message_tokens, covers="x" * 64, sender="x" * 24)
+    mail = Report("x" * 4 * message_tokens, covers="x" * 4 * COVERS_TOKENS, sender="x" * seat)
     return prompt(words, content_of(bundle([mail] * mails), Task(task, id="any")), message_tokens=message_tokens)

@@ -172,10 +172,10 @@ def _bound_slack(refusals: list[Refusal], attempts: list[Attempt]) -> tuple[int,
     settled = [a for a in attempts if a.state == "settled" and a.kind != "tool"]
     used = (sum(a.input_tokens + a.output_tokens for a in settled), sum(a.pico_usd for a in settled))
     held = (sum(a.held_tokens for a in settled), sum(a.held_pico_usd for a in settled))
-    for refusal in refusals[:1]:
+    for refusal in refusals:  # the largest over all of them, because their order is chance where they came at once
         i = {"tokens": TOKENS, "pico_usd": PICO_USD}.get(refusal.dimension)
         if i is not None and held[i] and refusal.need * used[i] <= refusal.left * held[i]:
-            slack[i] = refusal.left
+            slack[i] = max(slack[i], refusal.left)
     return slack[0], slack[1]
 
 

@@ -59,8 +59,8 @@ class Tree(Topology):
                     yield _seat("hub", node), _seat("join", child)
 
     def finish(self) -> Sequence[FinishCall]:
-        """Every join over its children's results."""
-        return tuple(FinishCall(_seat("join", node), self.branching) for node in self._hubs)
+        """Every join over its children's results and, below the root, the part that its hub was given."""
+        return tuple(FinishCall(_seat("join", node), self.branching + bool(node)) for node in self._hubs)
 
     async def solve(self, task: Task, team: Team) -> Outcome:
         """Plan downwards, work at the leaves, join upwards."""

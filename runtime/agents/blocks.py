@@ -15,6 +15,8 @@ _BLOCK = re.compile(
     r"^<(task|part|parts|mail|tool|bid|budget)((?: [a-z]+=\"[^\"]*\")*)>\n([^\n]*(?:\n(?!</\1>$)[^\n]*)*)\n</\1>$",
     re.MULTILINE,
 )
+COVERS_TOKENS = 32
+"""Length of a mail's note on what it covers, so that a prompt's length is bounded by its mails."""
 _ATTRIBUTE = re.compile(r' ([a-z]+)="([^"]*)"')
 
 
@@ -49,7 +51,7 @@ def mail_block(mail: Mail, tokens: int) -> str:
         kind, body = "part", mail.text
     named = {"from": mail.sender or "task", "kind": kind}
     if isinstance(mail, Report) and mail.covers:
-        named["covers"] = mail.covers
+        named["covers"] = clip(mail.covers, COVERS_TOKENS)
     return block("mail", clip(body, tokens), **named)
 
 
@@ -61,9 +63,9 @@ def clip(text: str, tokens: int) -> str:
     return text if len(raw) <= 4 * tokens else raw[: 4 * tokens - 4].decode(errors="ignore") + "…"
 
 
-def part_block(part: Part) -> str:
-    """The block that names the part an agent is to work on."""
-    return block("part", part.text)
+def part_block(part: Part, tokens: int | None = None) -> str:
+    """The block that names the part an agent is to work on, clipped to `tokens` where given."""
+    return block("part", part.text if tokens is None else clip(part.text, tokens))
 
 
 def _plain(value: str) -> str:

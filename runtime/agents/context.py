@@ -49,7 +49,7 @@ def prompt(
     """The conversation an agent begins with."""
     blocks = [block("task", content.task.prompt)]
     if content.part is not None:
-        blocks.append(part_block(content.part))
+        blocks.append(part_block(content.part, message_tokens))
     if content.parts_wanted:
         blocks.append(block("parts", str(content.parts_wanted)))
     blocks.extend(mail_block(mail, message_tokens) for mail in content.mails)
