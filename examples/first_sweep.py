@@ -11,6 +11,6 @@ experiment = Experiment(
     tasks=companies.generate(10, seed=1) + craft.generate(10, seed=1),
     topologies=[Single(), Single(fill=True), Star(4), Chain(3), Tree(branching=2, depth=2)],
     models=["sim/small", "sim/large", StrategyAuction("sim/small", "sim/large")],
-    budgets=[Budget(usd="0.006"), Budget(usd="0.012"), Budget(usd="0.03")],
+    budgets=[Budget(usd="0.012"), Budget(usd="0.02"), Budget(usd="0.04")],
     seeds=[0, 1, 2],
 )
