@@ -31,7 +31,7 @@ class Block(NamedTuple):
 def block(tag: str, body: str, **attributes: str) -> str:
     """Wrap content; quotes in attributes become apostrophes, and content cannot close the block."""
     named = "".join(f' {name}="{_plain(value)}"' for name, value in attributes.items())
-    return f"<{tag}{named}>\n{body.replace('</', '< /')}\n</{tag}>"
+    return f"<{tag}{named}>\n{_harmless(body)}\n</{tag}>"
 
 
 def read_blocks(text: str) -> list[Block]:
@@ -56,7 +56,8 @@ def mail_block(mail: Mail, tokens: int) -> str:
 
 
 def clip(text: str, tokens: int) -> str:
-    """The first `tokens` tokens of a text, by the rule of four bytes a token; a clipped text ends in …"""
+    """The first `tokens` tokens of a text as it stands in a block, four bytes a token; a clipped text ends in …"""
+    text = _harmless(text)
     if len(text) <= tokens:
         return text
     raw = text.encode()
@@ -66,6 +67,10 @@ def clip(text: str, tokens: int) -> str:
 def part_block(part: Part, tokens: int | None = None) -> str:
     """The block that names the part an agent is to work on, clipped to `tokens` where given."""
     return block("part", part.text if tokens is None else clip(part.text, tokens))
+
+
+def _harmless(body: str) -> str:
+    return body.replace("</", "< /")
 
 
 def _plain(value: str) -> str:
