@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import polars as pl
 
-from benchmarks.experiment import Experiment, Plan, Trial
+from benchmarks.plan import Definition, Plan, Trial
 from benchmarks.report import Manifest
 from benchmarks.rows import calls_frame, trial_row, trials_frame
 from benchmarks.tables import canonical_sha256
@@ -32,7 +32,7 @@ class Sweep:
         fork: go on although the store was made by another plan; the manifest then says so.
     """
 
-    experiment: Experiment
+    experiment: Definition
     plan: Plan
     runtime: Runtime
     fork: bool = False

@@ -1,161 +1,63 @@
-"""Owns Experiment: what is to be compared, and its plan down to the single trial."""
+"""Owns Experiment, the comparison of teams as a user writes it, and how an experiment file is read."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
 
-from runtime.addresses import canonical
+import polars as pl
+
+from benchmarks.comparisons import compare
+from benchmarks.drawings import drawings_of
+from benchmarks.engine import Sweep
+from benchmarks.plan import Definition
+from benchmarks.report import Manifest, write_report
+from benchmarks.tables import Arm, cells
 from runtime.boundary import contained_sync
-from runtime.budget import Budget
 from runtime.driver import Runtime
 from runtime.errors import AgentFailed, ConfigError
-from runtime.ids import address, check_name
-from runtime.models.base import ChatModel
-from runtime.models.recorded import RecordedModel
-from runtime.models.scripted import ScriptedModel
-from runtime.models.simulated import SimulatedModel
-from runtime.models.spec import ModelSpec
-from runtime.preflight import RunSpec
-from runtime.protocols import Router
-from runtime.task import Task
-from topologies.base import Topology
+from runtime.ids import address
 
-Match = Literal["cap", "spend", "none"]
 _SETTINGS: ContextVar[Mapping[str, str]] = ContextVar("settings")
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One run of the experiment with its place in the plan."""
+class Experiment(Definition):
+    """A comparison of teams under matched budgets, to run and to read. For its arguments see `benchmarks.plan.Definition`."""
 
-    spec: RunSpec
-    topology: str
-    model: str
-    """Label of the model or router that fills the seats."""
-    budget_rank: int
-    block: int
-    """Number of its task × seed block, over all arms; a capped sweep admits whole blocks."""
-    kind: str
-    """What answers: simulated, recorded, scripted or live."""
+    _done: tuple[pl.DataFrame, Manifest] | None = None
 
-
-@dataclass(frozen=True)
-class Plan:
-    """All trials in the order in which they are admitted."""
-
-    trials: tuple[Trial, ...]
-    prices: str
-    """Digest of the price table of all models."""
-
-    @property
-    def digest(self) -> str:
-        """Content address of the whole plan."""
-        return address([trial.spec.address for trial in self.trials])
-
-    @property
-    def kind(self) -> str:
-        """What the experiment rests on: live if anything is, else what all trials are, or mixed."""
-        kinds = {trial.kind for trial in self.trials}
-        return "live" if "live" in kinds else kinds.pop() if len(kinds) == 1 else "mixed"
-
-
-class Experiment:
-    """A comparison of teams under matched budgets: every topology × model × budget on every task and seed.
-
-    Args:
-        name: names the experiment in tables and files.
-        tasks: what is worked on; ids must differ.
-        topologies: seats without a model of their own are filled with each of `models` in turn; a topology whose seats all
-            have one is an arm by itself.
-        budgets: limits, from small to large; the order of curves and tables.
-        models: names of the catalogue, and routers.
-        seeds: repetitions; all arms share them.
-        match: "cap": all arms have the same limits and are free to stop below them; "spend": they repeat until nothing more
-            fits; "none": the arms are not matched, and every table says so.
-        cap: limit of the whole experiment; required before a live sweep. It admits whole task × seed blocks.
-        catalog: models beside the catalogue's own.
-
-    Raises:
-        ConfigError: an empty axis, or labels or task ids that occur twice.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        tasks: Sequence[Task],
-        topologies: Sequence[Topology],
-        budgets: Sequence[Budget],
-        models: Sequence[str | Router] = (),
-        seeds: Sequence[int] = (0,),
-        match: Match = "cap",
-        cap: Budget | None = None,
-        catalog: Mapping[str, ModelSpec | ChatModel] | None = None,
-    ) -> None:
-        self.name = check_name(name, "experiment")
-        self.tasks, self.topologies, self.budgets = tuple(tasks), tuple(topologies), tuple(budgets)
-        self.models, self.seeds = tuple(models), tuple(seeds)
-        self.match, self.cap, self.catalog = match, cap, dict(catalog or {})
-        axes: dict[str, Sequence[object]] = {
-            "tasks": [task.id for task in self.tasks],
-            "topologies": [topology.name for topology in self.topologies],
-            "budgets": [budget.describe() for budget in self.budgets],
-            "seeds": self.seeds,
-        }
-        for axis, labels in axes.items():
-            if not labels:
-                raise ConfigError(f"experiment {name!r}: {axis} is empty")
-            twice = sorted({str(label) for label in labels if labels.count(label) > 1})
-            if twice:
-                raise ConfigError(f"experiment {name!r}: {axis} contains {', '.join(twice[:5])} more than once")
-
-    def plan(self, runtime: Runtime) -> Plan:
-        """Check every trial and give it its content address; nothing is spent.
+    async def run(self, runtime: Runtime) -> pl.DataFrame:
+        """Run every trial that the runtime's store does not hold yet; returns the table of all trials.
 
         Raises:
-            ConfigError: a trial cannot run; says which and why.
+            ConfigError: a trial cannot run, or the experiment spends real money and has no cap; nothing was spent.
         """
-        arms = list(self._arms())
-        trials: list[Trial] = []
-        names = sorted({name for topology, _ in arms for a in topology.seats().values() for name in a.model_names()})
-        models = {name: runtime.catalog.get(name) for name in names}
-        kinds = {name: _kind(model) for name, model in models.items()}
-        for t, task in enumerate(self.tasks):
-            for s, seed in enumerate(self.seeds):
-                for topology, label in arms:
-                    used = {kinds[name] for agent in topology.seats().values() for name in agent.model_names()}
-                    kind = "live" if "live" in used else used.pop() if len(used) == 1 else "mixed"
-                    for rank, budget in enumerate(self.budgets):
-                        spec = runtime.spec("planned", topology, task, budget, seed)
-                        run_id = f"{self.name[:40]}-{spec.address[:16]}"
-                        spec = replace(spec, run_id=run_id)
-                        trials.append(Trial(spec, topology.name, label, rank, t * len(self.seeds) + s, kind))
-        return Plan(tuple(trials), address({name: canonical(model.price) for name, model in models.items()}))
+        sweep = Sweep(self, self.plan(runtime), runtime)
+        await sweep.begin()
+        async for _ in sweep.run():
+            pass
+        self._done = sweep.trials(), sweep.manifest(f"Experiment({self.name!r}).run(...)")
+        return self._done[0]
 
-    def _arms(self) -> Iterable[tuple[Topology, str]]:
-        for topology in self.topologies:
-            empty = [seat for seat, agent in topology.seats().items() if agent.model is None]
-            if not empty:
-                names = {name for agent in topology.seats().values() for name in agent.model_names()}
-                yield topology, "+".join(sorted(names)) if len(names) < 3 else "mixed"
-            elif not self.models:
-                raise ConfigError(
-                    f"{topology.name}: seat {empty[0]!r} has no model, and the experiment names no models"
-                )
-            for model in self.models if empty else ():
-                yield topology.with_model(model), model if isinstance(model, str) else model.name
+    def table(self) -> pl.DataFrame:
+        """One row per topology × model × budget × family: success with interval, spend, shares (see `tables.cells`)."""
+        return cells(self._ran()[0])
 
+    def compare(self, a: tuple[str, str], b: tuple[str, str]) -> pl.DataFrame:
+        """Paired difference of two arms, each a (topology, model) as in the table (see `comparisons.compare`)."""
+        return compare(self._ran()[0], [(Arm(*a), Arm(*b))])
 
-def _kind(model: ChatModel) -> str:
-    if not model.virtual:
-        return "live"
-    kinds = {SimulatedModel: "simulated", RecordedModel: "recorded", ScriptedModel: "scripted"}
-    return next((kind for made_by, kind in kinds.items() if isinstance(model, made_by)), "virtual")
+    def report(self, path: Path | str) -> None:
+        """Write the report as one HTML file."""
+        trials, manifest = self._ran()
+        write_report(Path(path), trials, manifest, drawings_of(self.topologies))
+
+    def _ran(self) -> tuple[pl.DataFrame, Manifest]:
+        if self._done is None:
+            raise ConfigError(f"experiment {self.name!r} has not run yet: await experiment.run(runtime) first")
+        return self._done
 
 
 def setting(name: str, default: str | None = None, *, help: str = "") -> str:

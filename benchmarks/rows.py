@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from benchmarks.experiment import Trial
+from benchmarks.plan import Trial
 from benchmarks.tables import TRIAL_COLUMNS
 from runtime.budget import BASE_DIMENSIONS
 from runtime.journal import Attempt

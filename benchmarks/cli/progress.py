@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks.engine import Sweep
-from benchmarks.experiment import Trial
+from benchmarks.plan import Trial
 from benchmarks.tables import dollars
 from runtime.result import RunResult
 from runtime.usage import PICO

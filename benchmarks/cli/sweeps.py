@@ -16,7 +16,8 @@ from benchmarks.cli.progress import SweepProgress
 from benchmarks.comparisons import compare as compare_arms
 from benchmarks.drawings import drawings_of
 from benchmarks.engine import Sweep
-from benchmarks.experiment import Experiment, Plan, load_experiment
+from benchmarks.experiment import load_experiment
+from benchmarks.plan import Definition, Plan
 from benchmarks.report import write_report
 from benchmarks.rows import write_tables
 from benchmarks.tables import Arm, cells, rate, signed, terminal_table
@@ -103,7 +104,7 @@ def _opening(work: Sweep, runtime: Runtime, address: str | None) -> Text:
     return Text(text)
 
 
-def _ask(experiment: Experiment, plan: Plan, yes: bool) -> None:
+def _ask(experiment: Definition, plan: Plan, yes: bool) -> None:
     """Show the price of a live sweep and ask.
 
     Raises:

@@ -1,8 +1,6 @@
 """Owns Agent: what a user says about one member of a team."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from runtime.agents.tools import Tool
 from runtime.errors import ConfigError
@@ -27,8 +25,6 @@ class Agent:
     """What it may call."""
     prompt: str | None = None
     """Words of your own instead of the role's."""
-    resources: Mapping[str, float] = field(default_factory=dict)
-    """Ray resources its host must have."""
 
     def __post_init__(self) -> None:
         if not self.role.strip():
@@ -45,14 +41,3 @@ class Agent:
         if self.model is None:
             return ()
         return (self.model,) if isinstance(self.model, str) else self.model.models
-
-    def describe(self) -> dict[str, Any]:
-        """Everything about it that decides an outcome, for content addresses."""
-        model = self.model if self.model is None or isinstance(self.model, str) else self.model.name
-        return {
-            "role": self.role,
-            "model": model,
-            "effort_tokens": self.effort_tokens,
-            "tools": [tool.name for tool in self.tools],
-            "prompt": self.prompt,
-        }
