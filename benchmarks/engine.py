@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
-from typing import Any
 
 import orjson
 import polars as pl
@@ -169,8 +168,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def as_json(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as it is written to `manifest.json`."""
-    return dict(manifest)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import ndtri, stdtrit
 
 from runtime.errors import ConfigError
 
@@ -133,17 +133,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = floor
     return adjusted
-
-
-def mcnemar(wins: int, losses: int) -> float:
-    """Two-sided exact p-value of paired 0/1 outcomes; 1 when no pair differs.
-
-    Pairs are taken as independent, so this is for one trial per task. With several seeds per task use `paired`.
-
-    Source: Q. McNemar, "Note on the Sampling Error of the Difference between Correlated Proportions or Percentages",
-        Psychometrika 12, 1947; here with binomial tails instead of the normal approximation.
-    """
-    return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
 def _arrays(values: ArrayLike, clusters: Sequence[object]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

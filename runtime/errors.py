@@ -18,7 +18,6 @@ OrchestrationError                      catch this at the edge of an application
 │   └── BadModelReply                   the reply cannot be used
 ├── StoreError                          the store cannot be opened, read or written
 ├── AgentFailed                         an agent's own code raised; the text of the cause
-├── RunStopped                          deadline or caller
 └── InternalError                       an invariant broke: our bug, please report
 
 Arguments are positional and all handed to `Exception`, so that every error survives pickle on its way through Ray; the
@@ -213,17 +212,6 @@ class AgentFailed(OrchestrationError):
 
     def __str__(self) -> str:
         return f"{self.where} raised {self.kind}: {self.text}"
-
-
-class RunStopped(OrchestrationError):
-    """The run was ended from outside: its deadline or its caller."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 class InternalError(OrchestrationError):

@@ -6,6 +6,7 @@ a two-phase ledger: balances, cap, truth, idempotence, terminal states, fencing,
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, ClassVar
@@ -13,12 +14,19 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from runtime.bank.book import AttemptId, Held, Need, Refused, Settled, Waiting, natural_order
 from runtime.bank.ledger import Ledger, Order
 from runtime.bank.vector import pack, unpack
-from runtime.errors import BudgetConflict, BudgetExceeded, InternalError, StaleEpoch
+from runtime.errors import BudgetConflict, BudgetExceeded, InternalError, OrchestrationError, StaleEpoch
 from runtime.journal import Key
 
 DIMENSIONS = ("tokens", "pico_usd", "calls")
@@ -42,6 +50,16 @@ def least_of(a: Amounts, b: Amounts) -> Amounts:
 
 def within(a: Amounts, b: tuple[float, ...]) -> bool:
     return all(x <= y for x, y in zip(a, b, strict=True))
+
+
+@contextmanager
+def refused(*errors: type[OrchestrationError]) -> Iterator[None]:
+    """Like pytest.raises, but what it raises is an AssertionError, so that a test of this test can catch it."""
+    try:
+        yield
+    except errors:
+        return
+    raise AssertionError(f"none of {errors} was raised")
 
 
 @dataclass(frozen=True)
@@ -178,8 +196,8 @@ class Paper:
         """Why no hold that comes back could ever make room for the least of it."""
         least = line.wish.at(line.wish.least)
         for scope in self.places[line.scope].path:
-            for i, left in enumerate(self.ceiling(scope, line)):
-                left = 0 if self.places[scope].frozen else max(0, left)
+            for i, ceiling in enumerate(self.ceiling(scope, line)):
+                left = 0 if self.places[scope].frozen else max(0, ceiling)
                 if least[i] > left:
                     yield Refused(line.key, scope, DIMENSIONS[i], least[i], int(left))
             if self.places[scope].frozen and not any(least):
@@ -288,7 +306,7 @@ class LedgerMachine(RuleBasedStateMachine):
         line = self.pick(pick, self.known())
         if (wish, floor) == (line.wish, line.floor):
             return
-        with self.unchanged(), pytest.raises(BudgetConflict):
+        with self.unchanged(), refused(BudgetConflict):
             self.again(line, wish, floor, at_once)
 
     @precondition(lambda self: any(place.epoch for place in self.paper.places.values()))
@@ -297,7 +315,7 @@ class LedgerMachine(RuleBasedStateMachine):
         scope = [name for name, place in self.paper.places.items() if place.epoch]
         name = scope[pick % len(scope)]
         epoch = self.paper.places[name].epoch - back
-        with self.unchanged(), pytest.raises(StaleEpoch):
+        with self.unchanged(), refused(StaleEpoch):
             self.ledger.reserve(Key(99, "executor[2]", 0), name, wish.need(), 0, epoch, at_once)
 
     @precondition(lambda self: self.paper.queue)
@@ -331,7 +349,7 @@ class LedgerMachine(RuleBasedStateMachine):
         line = self.pick(pick, self.of("held"))
         place = self.paper.places[line.scope]
         if any(self.paper.places[scope].frozen for scope in place.path):
-            with self.unchanged(), pytest.raises(BudgetExceeded):
+            with self.unchanged(), refused(BudgetExceeded):
                 self.ledger.sent(line.granted_id, place.epoch)
             return
         self.ledger.sent(line.granted_id, place.epoch)
@@ -350,14 +368,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0), back=st.integers(1, 3))
     def a_zombie_host_sends(self, pick: int, back: int) -> None:
         line = self.pick(pick, self.of("held", "sent"))
-        with self.unchanged(), pytest.raises(StaleEpoch):
+        with self.unchanged(), refused(StaleEpoch):
             self.ledger.sent(line.granted_id, self.paper.places[line.scope].epoch - back)
 
     @precondition(lambda self: self.of("settled", "released", "charged_max"))
     @rule(pick=st.integers(0))
     def a_closed_attempt_is_sent(self, pick: int) -> None:
         line = self.pick(pick, self.of("settled", "released", "charged_max"))
-        with self.unchanged(), pytest.raises((InternalError, BudgetExceeded)):
+        with self.unchanged(), refused(InternalError, BudgetExceeded):
             self.ledger.sent(line.granted_id, self.paper.places[line.scope].epoch)
 
     @precondition(lambda self: self.of("sent", "charged_max"))
@@ -391,14 +409,14 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle_again_at_another_figure(self, pick: int, figure: Amounts) -> None:
         line = self.pick(pick, self.of("settled"))
         if figure != line.charged:
-            with self.unchanged(), pytest.raises(BudgetConflict):
+            with self.unchanged(), refused(BudgetConflict):
                 self.ledger.settle(line.granted_id, pack(figure))
 
     @precondition(lambda self: self.of("held", "released"))
     @rule(pick=st.integers(0), figure=st.none() | amounts)
     def settle_what_was_never_sent(self, pick: int, figure: Amounts | None) -> None:
         line = self.pick(pick, self.of("held", "released"))
-        with self.unchanged(), pytest.raises(InternalError):
+        with self.unchanged(), refused(InternalError):
             self.ledger.settle(line.granted_id, None if figure is None else pack(figure))
 
     @precondition(lambda self: self.of("held", "sent"))
@@ -420,7 +438,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0))
     def release_what_was_charged(self, pick: int) -> None:
         line = self.pick(pick, self.of("settled", "charged_max"))
-        with self.unchanged(), pytest.raises(InternalError):
+        with self.unchanged(), refused(InternalError):
             self.ledger.release(line.granted_id)
 
     # --- what holds after every step
@@ -445,11 +463,13 @@ class LedgerMachine(RuleBasedStateMachine):
             booked = plus(unpack(scope.settled, N), unpack(scope.held, N))
             over = unpack(scope.over, N)
             assert within(booked, tuple(c + o for c, o in zip(place.cap, over, strict=True)))
-            in_flight = plus(*(
-                minus(line.bill or NOTHING, least_of(line.bill or NOTHING, line.amounts))
-                for line in self.paper.in_scope(name)
-                if line.state != "settled"
-            ))
+            in_flight = plus(
+                *(
+                    minus(line.bill or NOTHING, least_of(line.bill or NOTHING, line.amounts))
+                    for line in self.paper.in_scope(name)
+                    if line.state != "settled"
+                )
+            )
             assert within(self.paper.billed(name), plus(booked, in_flight))
             if not self.excess:
                 assert (over, in_flight) == (NOTHING, NOTHING)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.statistics import holm, interval, mcnemar, paired
+from benchmarks.statistics import holm, interval, paired
 from runtime.errors import ConfigError
 
 N_TASKS, N_SEEDS, N_SETS = 20, 3, 200
@@ -142,9 +142,3 @@ def test_holm_multiplies_the_smallest_most_and_keeps_the_order() -> None:
     assert holm([0.04, 0.01, 0.03, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
-
-
-def test_mcnemar_is_a_fair_coin_over_the_pairs_that_differ() -> None:
-    assert mcnemar(8, 1) == pytest.approx(2 * (1 + 9) / 2**9)
-    assert mcnemar(1, 8) == mcnemar(8, 1)
-    assert mcnemar(0, 0) == mcnemar(4, 4) == 1.0
