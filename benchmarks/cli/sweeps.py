@@ -14,13 +14,14 @@ from benchmarks.audit import audit, terminal_audit
 from benchmarks.cli.app import AsJson, Out, Settings, app, console, print_json, run_async
 from benchmarks.cli.progress import SweepProgress
 from benchmarks.comparisons import compare as compare_arms
+from benchmarks.comparisons import headline
 from benchmarks.drawings import drawings_of
 from benchmarks.engine import Sweep
 from benchmarks.experiment import load_experiment
 from benchmarks.plan import Definition, Plan
 from benchmarks.report import write_report
 from benchmarks.rows import write_tables
-from benchmarks.tables import Arm, cells, rate, signed, terminal_table
+from benchmarks.tables import Arm, cells, plain, rate, signed, success, terminal_table
 from runtime.budget import usd_text
 from runtime.driver import Runtime
 from runtime.errors import ConfigError
@@ -77,11 +78,19 @@ async def _sweep(
 ) -> dict[str, Any]:
     experiment, module = load_experiment(file, settings)
     screen = console()
-    # The plan is made without any host, so that every mistake is told before Ray takes its seconds to start.
+    # The plan is made without any host, so that every mistake is told before Ray takes its seconds to start; and where all
+    # trials are finished already, it need not start.
     async with Runtime(models=experiment.catalog) as checking:
         plan = experiment.plan(checking)
     if plan.kind == "live":
         _ask(experiment, plan, yes)
+    async with Runtime(models=experiment.catalog, out=out) as reading:
+        work = Sweep(experiment, plan, reading, fork)
+        await work.begin()
+        if len(work.results) == len(plan.trials):
+            if not as_json:
+                screen.print(_opening(work, reading, None))
+            return _finish(work, out, quiet=as_json)
     async with Runtime(address, models=experiment.catalog, out=out, hosts=hosts, modules=(module,)) as runtime:
         work = Sweep(experiment, plan, runtime, fork)
         await work.begin()
@@ -136,11 +145,23 @@ def _finish(work: Sweep, out: Path, *, quiet: bool) -> dict[str, Any]:
         seen = audit(trials, work.experiment.match)
         screen.print(terminal_table(table, seen.label(work.plan.kind)))
         screen.print(terminal_audit(seen))
+        for row in headline(trials, table).to_dicts():
+            screen.print(_best(row, seen.label(work.plan.kind)))
         if work.not_admitted:
             screen.print(f"{work.not_admitted:,} trials were not admitted: the experiment's cap is reached.")
         screen.print(f"table sha256 {manifest['sha256']}")
         screen.print(f"report  {out / 'report.html'}\ntables  {out}/trials.parquet calls.parquet cells.parquet")
     return dict(manifest)
+
+
+def _best(row: dict[str, Any], label: str) -> Text:
+    """One line on the best arm of a family and budget, held against the best `Single(fill)`."""
+    text = f"{row['family']}, {row['budget']} ({label}): best is {row['topology']} · {row['model']} with "
+    text += success(row["success"], row["low"], row["high"])
+    if row["difference"] is not None:
+        text += f"; {signed(row['difference'])} [{signed(row['difference_low'])}, {signed(row['difference_high'])}]"
+        text += f" against the best Single(fill), {'more than' if row['beats'] else 'within'} chance"
+    return Text(plain(text))
 
 
 @app.command(epilog="Example:  ostrom plan examples/first_sweep.py")
