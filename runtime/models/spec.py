@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from ipaddress import ip_address
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -50,7 +50,8 @@ class ModelSpec(BaseModel):
     """The field in which this endpoint obeys the limit on generated tokens."""
     send_schema: bool = True
     """Whether the shape of a typed reply is sent as response_format; False for endpoints that fail on it."""
-    fixed_usage: tuple[int, int] | None = None
+    # Not strict: TOML has lists and no tuples.
+    fixed_usage: Annotated[tuple[int, int], Field(strict=False)] | None = None
     """Input and output tokens of every call, where the endpoint answers from a script (`ostrom serve --scripted`). The
     bound is then exact and the reply cannot be shrunk. None for every endpoint with a language model behind it."""
     tokenizer: Literal["bytes4"] | None = None
