@@ -160,6 +160,14 @@ class Paper:
     def rooms(self, line: Line, amounts: Amounts) -> bool:
         return all(self.room(scope, line, amounts) for scope in self.places[line.scope].path)
 
+    def squeezes_in(self, line: Line, amounts: Amounts) -> bool:
+        """Like `rooms`; but where an over-bill ate into a floor, what takes nothing of that dimension may still go."""
+        rooms = (
+            tuple(c - h for c, h in zip(self.ceiling(scope, line), self.held(scope), strict=True))
+            for scope in self.places[line.scope].path
+        )
+        return all(within(amounts, tuple(max(0, r) for r in room)) for room in rooms)
+
     def grant(self, line: Line, units: int) -> Held:
         earlier = [old for old in self.lines if old.key == line.key]
         line.id = AttemptId(line.key, len(earlier))
@@ -186,7 +194,7 @@ class Paper:
                 blocked |= busy
                 continue
             else:
-                fitting = (u for u in range(line.wish.most, -1, -1) if self.rooms(line, line.wish.at(u)))
+                fitting = (u for u in range(line.wish.most, -1, -1) if self.squeezes_in(line, line.wish.at(u)))
                 outcome = self.grant(line, next(fitting))
             del self.queue[line.key]
             decided.append(outcome)
