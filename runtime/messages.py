@@ -117,7 +117,8 @@ def parse_reply(kind: str, text: str, sender: str) -> Reply:
         where = ".".join(map(str, first["loc"])) or "the reply"
         raise ValueError(f"not a {kind}: {where}: {first['msg']}") from None
     # The value was made a moment ago and nobody else holds it; dataclasses.replace would cost more than the parsing.
-    object.__setattr__(reply, "sender", sender)
+    for value in (reply, *reply.parts) if isinstance(reply, Plan) else (reply,):
+        object.__setattr__(value, "sender", sender)
     return reply
 
 

@@ -1,14 +1,13 @@
 """Owns what `solve()` sees of the runtime: asking seats along declared channels, fan-out, and the answer so far."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import anyio
 
 from runtime.agents.context import content_of
 from runtime.agents.loop import Desk, Place, Turn
 from runtime.errors import BudgetExceeded, NoChannel, UnknownSeat
-from runtime.messages import Message, Plan
+from runtime.messages import Message
 from runtime.protocols import OUTSIDE, Mailable, Outcome, Refusal
 from runtime.task import Task
 from runtime.trampoline import side_by_side
@@ -57,8 +56,6 @@ class RunTeam:
         except BudgetExceeded as error:
             self.refusals.append(Refusal(seat, *error.args))
             raise
-        if isinstance(reply, Plan):
-            return replace(reply, parts=tuple(replace(part, sender=seat) for part in reply.parts))
         return reply
 
     async def ask_all(self, asks: Sequence[tuple[str, Message]]) -> list[Mailable | Refusal]:

@@ -18,6 +18,7 @@ _BLOCK = re.compile(
 COVERS_TOKENS = 32
 """Length of a mail's note on what it covers, so that a prompt's length is bounded by its mails."""
 _ATTRIBUTE = re.compile(r' ([a-z]+)="([^"]*)"')
+_PLAIN = str.maketrans('"<>\n', "'() ")
 
 
 class Block(NamedTuple):
@@ -74,4 +75,4 @@ def _harmless(body: str) -> str:
 
 
 def _plain(value: str) -> str:
-    return value.replace('"', "'").replace("<", "(").replace(">", ")").replace("\n", " ")
+    return value.translate(_PLAIN)
