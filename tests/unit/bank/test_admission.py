@@ -1,0 +1,379 @@
+"""Who gets the budget when several ask at once: by key at quiescence in virtual runs, by arrival in live ones."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import permutations
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from runtime.bank.admission import Admission
+from runtime.bank.book import Held, Need
+from runtime.bank.ledger import Ledger, Order
+from runtime.bank.vector import Vector, pack
+from runtime.errors import BudgetConflict, BudgetError, BudgetExceeded, StaleEpoch
+from runtime.journal import Key
+
+Outcome = tuple[Any, ...]
+
+
+def virtual(main: Callable[[], Awaitable[Any]]) -> Any:
+    """Run on virtual time, where tasks that are ready at once are woken in random order."""
+    return anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+
+
+def live(main: Callable[[], Awaitable[Any]]) -> Any:
+    return anyio.run(main, backend="asyncio")
+
+
+def tokens(fixed: int, most: int = 0, least: int | None = None) -> Need:
+    return Need(pack((fixed,)), 1, most, most if least is None else least)
+
+
+def key(seat: int, step: int = 0) -> Key:
+    return Key(step, f"executor[{seat}]", 0)
+
+
+def door(cap: int, order: Order, allowances: dict[str, Vector] | None = None) -> Admission:
+    ledger = Ledger(("tokens",), order)
+    ledger.open("run", None, (cap,))
+    return Admission(ledger, allowances or {})
+
+
+def even(cap: int, seats: int) -> dict[str, Vector]:
+    return {f"executor[{i}]": pack((cap // seats,)) for i in range(seats)}
+
+
+async def admit(admission: Admission, key: Key, need: Need, permit: Any = None, epoch: int = 0) -> Held:
+    held = await admission.admit(key, "run", need, 0, epoch, permit)
+    assert isinstance(held, Held)
+    return held
+
+
+async def beside_its_decider(admission: Admission, main: Callable[[], Awaitable[None]]) -> None:
+    async with anyio.create_task_group() as group:
+        admission.on_first_stir = lambda: group.start_soon(admission.decide_at_quiescence)
+        await main()
+        group.cancel_scope.cancel()
+
+
+# --- programs: each seat makes its calls one after another
+
+
+class Call(tuple[int, int, int, int, int | None]):
+    """Fixed tokens, most and least reply tokens, latency in seconds, tokens used (None: unknown)."""
+
+
+Program = Sequence[Sequence[Call]]
+calls = st.tuples(
+    st.integers(0, 4), st.integers(0, 6), st.integers(0, 3), st.integers(0, 2), st.none() | st.integers(0, 10)
+).map(lambda c: Call((c[0], max(c[1], c[2]), c[2], c[3], c[4])))
+programs = st.lists(st.lists(calls, min_size=1, max_size=4), min_size=1, max_size=6)
+
+
+def play(program: Program, cap: int, spawn_order: Sequence[int], allowances: dict[str, Vector]) -> dict[Key, Outcome]:
+    """What every call of a program gets, and when; its seats are started in the given order."""
+    admission = door(cap, "key", allowances)
+    got: dict[Key, Outcome] = {}
+
+    async def seat(i: int) -> None:
+        for step, (fixed, most, least, latency_s, used) in enumerate(program[i]):
+            asked_s = anyio.current_time()
+            try:
+                held = await admit(admission, key(i, step), tokens(fixed, most, least))
+            except BudgetExceeded as error:
+                got[key(i, step)] = ("refused", error.need, error.left, anyio.current_time())
+                return
+            got[key(i, step)] = ("held", held.units, asked_s, anyio.current_time())
+            admission.sent(held.id, 0)
+            await anyio.sleep(latency_s)
+            admission.settle(held.id, None if used is None else min(used, held.amounts))
+
+    async def all_seats() -> None:
+        async with anyio.create_task_group() as group:
+            for i in spawn_order:
+                group.start_soon(seat, i)
+
+    virtual(partial(beside_its_decider, admission, all_seats))
+    admission.ledger.check()
+    assert (admission.ledger.scopes["run"].held, admission.ledger.waiting) == (0, 0)
+    return got
+
+
+@given(programs, st.integers(0, 40), st.booleans(), st.randoms(use_true_random=False))
+def test_the_outcome_does_not_depend_on_who_was_started_or_woken_first(
+    program: Program, cap: int, at_once: bool, chance: random.Random
+) -> None:
+    """Latencies are drawn from three values, so calls end at the same instant all the time."""
+    allowances = even(cap, len(program)) if at_once else {}
+    spawn_order = list(range(len(program)))
+    first = play(program, cap, spawn_order, allowances)
+
+    for _ in range(3):
+        chance.shuffle(spawn_order)
+        assert play(program, cap, spawn_order, allowances) == first
+
+
+@given(programs, st.integers(0, 60))
+def test_a_seat_that_stays_within_its_allowance_never_waits_and_is_never_refused(program: Program, cap: int) -> None:
+    """As long as nobody was granted more than an allowance."""
+    share = cap // len(program)
+    small = [i for i, steps in enumerate(program) if sum(fixed + most for fixed, most, *_ in steps) <= share]
+    got = play(program, cap, small, even(cap, len(program)))
+
+    for outcome in got.values():
+        assert outcome[0] == "held"
+        assert outcome[2] == outcome[3], "it waited"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("n", [3, 12])
+def test_winners_are_the_lowest_keys_whoever_asks_first(n: int, at_once: bool) -> None:
+    program = [[Call((1000, 0, 0, 1, 1000))]] * n
+    for spawn_order in (range(n), range(n - 1, -1, -1), random.Random(3).sample(range(n), n)):
+        got = play(program, 2500, spawn_order, even(2500, n) if at_once else {})
+
+        assert {k for k, outcome in got.items() if outcome[0] == "held"} == {key(0), key(1)}
+        assert {outcome[1:3] for outcome in got.values() if outcome[0] == "refused"} == {(1000, 500)}
+
+
+def test_numbers_in_seats_count_as_numbers() -> None:
+    got = play([[Call((1, 0, 0, 0, 1))]] * 11, 3, range(10, -1, -1), {})
+
+    assert sorted(k for k in got if got[k][0] == "held") == [key(0), key(1), key(2)]
+
+
+def test_live_runs_serve_by_arrival() -> None:
+    for arrival in permutations(range(3)):
+        admission, served = door(2500, "arrival"), []
+
+        async def seat(i: int, admission: Admission = admission, served: list[int] = served) -> None:
+            with anyio.CancelScope():
+                try:
+                    await admit(admission, key(i), tokens(1000))
+                except BudgetExceeded:
+                    return
+                served.append(i)
+
+        async def main(arrival: Sequence[int] = arrival, seat: Callable[..., Awaitable[None]] = seat) -> None:
+            async with anyio.create_task_group() as group:
+                for i in arrival:
+                    group.start_soon(seat, i)
+                await anyio.wait_all_tasks_blocked()
+                group.cancel_scope.cancel()
+
+        live(main)
+        assert served == list(arrival[:2])
+
+
+def test_a_request_waits_shrinks_to_what_is_left_and_is_then_refused() -> None:
+    """Held 60 of 100; asked 80, at least 30; the first call uses 20, the second all it got."""
+
+    async def main() -> None:
+        admission = door(100, "key")
+
+        async def calls() -> None:
+            first = await admit(admission, key(0), tokens(60))
+            admission.sent(first.id, 0)
+            async with anyio.create_task_group() as group:
+                group.start_soon(second, admission)
+                await anyio.sleep(5)
+                admission.settle(first.id, 20)
+
+        async def second(admission: Admission) -> None:
+            held = await admit(admission, key(1), tokens(10, 90, 20))
+            assert (anyio.current_time() - began_s, held.units) == (5, 70)
+            admission.sent(held.id, 0)
+            admission.settle(held.id, 70)
+            with pytest.raises(BudgetExceeded) as refused:
+                await admit(admission, key(1, 1), tokens(10, 90, 20))
+            assert refused.value.args == ("run", "tokens", 30, 10)
+
+        began_s = anyio.current_time()
+        await beside_its_decider(admission, calls)
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("order", ["key", "arrival"])
+def test_the_head_is_not_overtaken(order: Order) -> None:
+    """50 of 100 are held: the head needs 80, and 10 asked for after it would fit."""
+    admission = door(100, order)
+    served: list[int] = []
+
+    async def seat(i: int, need: Need) -> None:
+        held = await admit(admission, key(i), need)
+        served.append(i)
+        admission.sent(held.id, 0)
+        admission.settle(held.id, 0)
+
+    async def main() -> None:
+        first = await admit(admission, key(0), tokens(50))
+        async with anyio.create_task_group() as group:
+            group.start_soon(seat, 1, tokens(80))
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(seat, 2, tokens(10))
+            await anyio.sleep(0.001)
+            assert served == []
+            admission.release(first.id)
+        assert served == [1, 2]
+
+    (virtual if order == "key" else live)(partial(beside_its_decider, admission, main))
+
+
+@pytest.mark.parametrize("order", ["key", "arrival"])
+def test_a_waiter_that_is_cancelled_leaves_nothing_and_lets_the_next_go(order: Order) -> None:
+    admission = door(100, order)
+
+    async def main() -> None:
+        first = await admit(admission, key(0), tokens(50))
+        async with anyio.create_task_group() as group:
+            patience = anyio.CancelScope()
+            group.start_soon(waits, patience)
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(partial(admit, admission, key(2), tokens(50)))
+            await anyio.wait_all_tasks_blocked()
+            patience.cancel()
+        assert (admission.ledger.waiting, admission.ledger.scopes["run"].held) == (0, 100)
+        admission.release(first.id)
+        assert admission.ledger.scopes["run"].held == 50
+
+    async def waits(patience: anyio.CancelScope) -> None:
+        with patience:
+            await admit(admission, key(1), tokens(80))
+            pytest.fail("it was to be cancelled")
+
+    (virtual if order == "key" else live)(partial(beside_its_decider, admission, main))
+
+
+def test_what_was_granted_in_the_instant_of_a_cancellation_goes_back() -> None:
+    """asyncio's own `cancel` reaches a task even after that for which it waited has happened."""
+
+    async def main() -> None:
+        admission = door(100, "arrival")
+        first = await admit(admission, key(0), tokens(50))
+        waits = asyncio.create_task(admit(admission, key(1), tokens(80)))
+        await anyio.wait_all_tasks_blocked()
+
+        admission.release(first.id)
+        assert admission.ledger.scopes["run"].held == 80, "it was granted"
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+
+        assert (admission.ledger.waiting, admission.ledger.scopes["run"].held) == (0, 0)
+
+    live(main)
+
+
+# --- the permit
+
+
+class Place:
+    """The one place at an endpoint. Giving it back without having it is an error, as it is with every limiter."""
+
+    def __init__(self) -> None:
+        self.free = anyio.Semaphore(1)
+        self.acquired = 0
+
+    async def acquire(self) -> None:
+        await self.free.acquire()
+        self.acquired += 1
+
+    def release(self) -> None:
+        assert self.free.value == 0, "it was not held"
+        self.free.release()
+
+    @property
+    def is_taken(self) -> bool:
+        return self.free.value == 0
+
+
+@contextmanager
+def comes_back_without_its_place(place: Place, error: type[BudgetError]) -> Iterator[None]:
+    with pytest.raises(error):
+        yield
+    assert not place.is_taken
+
+
+def test_a_place_is_given_back_while_waiting_for_budget_and_taken_again() -> None:
+    async def main() -> None:
+        admission, place = door(100, "arrival"), Place()
+        first = await admit(admission, key(0), tokens(50))
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(admit, admission, key(1), tokens(80), place))
+            await anyio.wait_all_tasks_blocked()
+            assert not place.is_taken
+            admission.release(first.id)
+        assert (place.is_taken, place.acquired) == (True, 2)
+
+    live(main)
+
+
+def test_a_place_is_kept_by_whom_the_budget_suffices_for_at_once() -> None:
+    """Otherwise everybody holds budget while queueing a second time at the endpoint."""
+
+    async def main() -> None:
+        admission, place = door(100, "arrival"), Place()
+        await admit(admission, key(0), tokens(50), place)
+        assert (place.is_taken, place.acquired) == (True, 1)
+
+    live(main)
+
+
+def test_who_is_cancelled_while_waiting_for_budget_or_place_has_no_place() -> None:
+    async def main() -> None:
+        admission, place = door(100, "arrival"), Place()
+        first = await admit(admission, key(0), tokens(50))
+        with anyio.move_on_after(0):
+            await admit(admission, key(1), tokens(80), place)
+        assert not place.is_taken
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(admit, admission, key(1), tokens(80), place))
+            await anyio.wait_all_tasks_blocked()
+            await place.acquire()  # somebody else
+            admission.release(first.id)  # the waiter has its budget, and now waits for the place
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
+        assert place.is_taken
+        place.release()
+        assert admission.ledger.scopes["run"].held == 0
+
+    live(main)
+
+
+def test_a_refusal_a_conflict_and_a_fence_give_the_place_back() -> None:
+    async def main() -> None:
+        admission, place = door(100, "arrival"), Place()
+        with comes_back_without_its_place(place, BudgetExceeded):
+            await admit(admission, key(0), tokens(101), place)
+        await admit(admission, key(1), tokens(1))
+        with comes_back_without_its_place(place, BudgetConflict):
+            await admit(admission, key(1), tokens(2), place)
+        admission.ledger.open("run", None, (), epoch=1)
+        with comes_back_without_its_place(place, StaleEpoch):
+            await admit(admission, key(2), tokens(1), place)
+
+    live(main)
+
+
+def test_a_hold_that_may_not_be_sent_any_more_goes_back() -> None:
+    async def main() -> None:
+        admission = door(100, "arrival")
+        held = await admit(admission, key(0), tokens(50))
+        admission.ledger.open("run", None, (), epoch=1)
+
+        with pytest.raises(StaleEpoch):
+            admission.sent(held.id, 0)
+
+        assert admission.ledger.scopes["run"].held == 0
+
+    live(main)
