@@ -17,7 +17,7 @@ from runtime.bank.book import AttemptId, Held, Need, Settled
 from runtime.bank.vector import Vector, pack, unpack
 from runtime.boundary import encodable
 from runtime.budget import PICO_USD, TOKENS, TOOL_CALLS
-from runtime.clock import Clock
+from runtime.clock import Clock, on_grid_s
 from runtime.crash import crash_point
 from runtime.errors import AgentFailed, InternalError, ModelError, ModelRateLimited
 from runtime.ids import address, draw
@@ -100,7 +100,7 @@ class Attempts:
             except ModelError as error:
                 if not error.retryable or turn == MAX_TRIES - 1:
                     raise
-                await nap_s(backoff_s(error, turn, request.seed))
+                await nap_s(on_grid_s(backoff_s(error, turn, request.seed)))
         raise InternalError("a loop of tries ended without a reply")
 
     async def tool(self, tool: Tool, arguments: Mapping[str, Any], order: Order, dimensions: tuple[str, ...]) -> str:
