@@ -226,7 +226,7 @@ def wishes(draw: st.DrawFn) -> Wish:
 class LedgerMachine(RuleBasedStateMachine):
     """Any order of operations of honest hosts, confused hosts, replaced hosts, and a provider."""
 
-    ledger_class: ClassVar[Callable[[tuple[str, ...], Order], Ledger]] = Ledger
+    ledger_class: ClassVar[type[Ledger]] = Ledger
     excess: ClassVar[int] = 0
     """How much more than was held the provider may bill, in each dimension."""
 
@@ -561,7 +561,7 @@ class OverbillingMachine(LedgerMachine):
 
 @pytest.mark.parametrize("machine", [LedgerMachine, OverbillingMachine])
 def test_the_ledger_keeps_its_promises_in_every_order_of_operations(machine: type[LedgerMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(settings(), stateful_step_count=40))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=settings(settings(), stateful_step_count=40))
 
 
 # --- states too rare to be left to chance; each takes the class, so that the mutants can be put through it

@@ -249,7 +249,7 @@ def test_a_planted_fault_is_found_by_the_machine(mutant: type[Ledger], machine: 
     planted = type(mutant.__name__, (TESTS[machine],), {"ledger_class": mutant})
 
     with pytest.raises((AssertionError, OrchestrationError)):
-        run_state_machine_as_test(planted, settings=ALWAYS)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(planted, settings=ALWAYS)
 
 
 @pytest.mark.parametrize(

@@ -150,27 +150,24 @@ def test_numbers_in_seats_count_as_numbers() -> None:
     assert sorted(k for k in got if got[k][0] == "held") == [key(0), key(1), key(2)]
 
 
-def test_live_runs_serve_by_arrival() -> None:
-    for arrival in permutations(range(3)):
-        admission, served = door(2500, "arrival"), []
+@pytest.mark.parametrize("arrival", permutations(range(3)))
+def test_live_runs_serve_by_arrival(arrival: Sequence[int]) -> None:
+    admission = door(2500, "arrival")
+    served: list[int] = []
 
-        async def seat(i: int, admission: Admission = admission, served: list[int] = served) -> None:
-            with anyio.CancelScope():
-                try:
-                    await admit(admission, key(i), tokens(1000))
-                except BudgetExceeded:
-                    return
-                served.append(i)
+    async def seat(i: int) -> None:
+        await admit(admission, key(i), tokens(1000))
+        served.append(i)
 
-        async def main(arrival: Sequence[int] = arrival, seat: Callable[..., Awaitable[None]] = seat) -> None:
-            async with anyio.create_task_group() as group:
-                for i in arrival:
-                    group.start_soon(seat, i)
-                await anyio.wait_all_tasks_blocked()
-                group.cancel_scope.cancel()
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for i in arrival:
+                group.start_soon(seat, i)
+            await anyio.wait_all_tasks_blocked()
+            group.cancel_scope.cancel()
 
-        live(main)
-        assert served == list(arrival[:2])
+    live(main)
+    assert served == list(arrival[:2])
 
 
 def test_a_request_waits_shrinks_to_what_is_left_and_is_then_refused() -> None:
