@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Topology:
     """Base of all topologies, and of your own: give it seats and channels, and program `solve`.
 
-    A subclass sets `self._seats` (through `seat_all`) and overrides `channels`, `calls`, `finish` where they differ, and
-    `solve`. Everything a topology knows is fixed when it is built; one object serves any number of runs at once.
+    A subclass hands name and seats to `__init__` and overrides `channels`, `calls`, `finish` where they differ, and `solve`.
+    Everything a topology knows is fixed when it is built; one object serves any number of runs at once.
     """
 
     message_tokens: int = 256

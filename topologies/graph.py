@@ -48,7 +48,7 @@ class Graph(Topology):
         try:
             self._order = tuple(TopologicalSorter(self._senders).static_order())[::-1]
         except CycleError as error:
-            raise ConfigError(f"{name}: the wiring has a cycle: {' → '.join(reversed(error.args[1]))}") from None
+            raise ConfigError(f"{name}: the wiring has a cycle: {' → '.join(error.args[1])}") from None
         last = [seat for seat in nodes if all(sender != seat for sender, _ in self.edges)]
         if len(last) != 1:
             raise ConfigError(f"{name}: exactly one node must have no listener, to answer; there are {', '.join(last)}")
