@@ -7,7 +7,7 @@ import orjson
 
 from runtime.errors import ConfigError
 
-_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def check_name(name: str, what: str) -> str:
@@ -16,7 +16,7 @@ def check_name(name: str, what: str) -> str:
     Raises:
         ConfigError: the name has capitals, slashes, leading dots or more than 64 characters.
     """
-    if not _NAME.match(name) or ".." in name:
+    if not _NAME.fullmatch(name) or ".." in name:
         raise ConfigError(
             f"{what} {name!r} is not a usable name: take 1 to 64 of a-z 0-9 . _ - , beginning with a letter or digit"
         )
