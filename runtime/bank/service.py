@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from runtime.bank.store import Entry, Op, Opened, Store
-from runtime.errors import OrchestrationError
+from runtime.errors import OrchestrationError, StoreError
 from runtime.result import RunResult
 
 STORE_FILE = "store.sqlite"
@@ -117,15 +117,21 @@ class BankClient:
 
     async def _deliver(self, batch: _Batch) -> None:
         # The first writer of a batch carries it for the others, so its own cancellation must not stop the delivery.
-        with anyio.CancelScope(shield=True):
-            async with self._in_flight:
-                self._open = None
-                try:
+        try:
+            with anyio.CancelScope(shield=True):
+                async with self._in_flight:
+                    self._open = None
                     await self._call(batch.ops)
-                except OrchestrationError as error:
-                    batch.error = error
-                finally:
-                    batch.done.set()
+        except OrchestrationError as error:
+            batch.error = error
+        except BaseException:
+            # A cancellation from outside anyio, or a bug. The others must not take it for a commit.
+            batch.error = StoreError("the bank", "a write was cut off; whether it was committed is not known")
+            raise
+        finally:
+            if self._open is batch:
+                self._open = None
+            batch.done.set()
 
 
 def in_process(bank: Bank) -> BankClient:
