@@ -1,10 +1,11 @@
 """Owns Runtime, the user's door: it opens the bank, starts or joins hosts, ships runs to them and seals what comes back."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -32,6 +33,7 @@ MAX_SENDS = 4
 """How often work is sent when its host is lost. Virtual runs give the same results each time; a live run is taken up again
 where its journal ends, and is marked as disturbed."""
 
+T = TypeVar("T")
 Done = tuple[RunSpec, RunResult]
 Deliver = Callable[[Sequence[Done]], Awaitable[None]]
 
@@ -48,7 +50,8 @@ class Runtime:
         modules: modules of the user that the hosts cannot import by name; they are shipped by value.
 
     Raises:
-        ConfigError, StoreError: on entering.
+        ConfigError: hosts below 1, or a model that cannot be used; and on entering.
+        StoreError: on entering.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Runtime:
         hosts: int | None = None,
         modules: Sequence[ModuleType] = (),
     ) -> None:
+        if hosts is not None and hosts < 1:
+            raise ConfigError(f"Runtime: hosts={hosts} must be 1 or more; leave it out for one per core")
         self.catalog = Catalog(models)
         self._address = address
         self._out = None if out is None else Path(out)
@@ -72,10 +77,10 @@ class Runtime:
         self._group: TaskGroup
         self.hosts = 1
         self._unnamed = 0
+        self._under_way: dict[str, anyio.Event] = {}
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            self._group = await stack.enter_async_context(anyio.create_task_group())
             if self._address is None:
                 bank = Bank(self._out)
                 stack.callback(bank.close)
@@ -91,6 +96,9 @@ class Runtime:
                 stack.push_async_callback(cluster.stop)
                 self._client, self.hosts = cluster.client, cluster.n_hosts
                 self._on_host, self._on_bank = cluster.on_host, cluster.on_bank
+            # Entered last, so that work which somebody left behind in `map` ends before the bank closes under it.
+            self._group = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(self._group.cancel_scope.cancel)
             self._stack = stack.pop_all()
         return self
 
@@ -117,15 +125,16 @@ class Runtime:
             ConfigError: found before anything is spent.
         """
         if run_id is None:
-            run_id = f"run-{1 + await self._on_bank('n_runs') + self._unnamed}"
-            self._unnamed += 1
+            free = await self._on_bank("free_number", self._unnamed)
+            self._unnamed = max(self._unnamed + 1, free)
+            run_id = f"run-{self._unnamed}"
         spec = self.spec(check_name(run_id, "run_id"), topology, task, budget, seed)
         finished: list[Done] = []
 
         async def deliver(more: Sequence[Done]) -> None:
             finished.extend(more)
 
-        await self._work([spec], deliver)
+        await contained("the driver", self._work, [spec], deliver)
         return finished[0][1]
 
     def spec(self, run_id: str, topology: Topology, task: Task, budget: Budget, seed: int) -> RunSpec:
@@ -176,7 +185,8 @@ class Runtime:
                 try:
                     await contained("the driver", self._work, todo, send.send)
                 except OrchestrationError as error:
-                    send.send_nowait(error)
+                    with suppress(anyio.BrokenResourceError):  # nobody listens any more
+                        send.send_nowait(error)
 
         self._group.start_soon(work)
         try:
@@ -204,11 +214,32 @@ class Runtime:
         await self._client.write([Note(name, body)])
 
     async def _work(self, specs: Sequence[RunSpec], deliver: Deliver) -> None:
+        """Take finished specs from the store and run the others; each address once, however many ask for it at a time."""
+        mine: list[RunSpec] = []
+        elsewhere: list[RunSpec] = []
+        for spec in specs:
+            if spec.address in self._under_way:
+                elsewhere.append(spec)
+            else:
+                self._under_way[spec.address] = anyio.Event()
+                mine.append(spec)
+        try:
+            done: dict[str, RunResult] = await self._on_bank("results", [spec.address for spec in mine])
+            if done:
+                await deliver([(spec, done[spec.address]) for spec in mine if spec.address in done])
+            await self._run_all([spec for spec in mine if spec.address not in done], deliver)
+        finally:
+            for spec in mine:
+                self._under_way.pop(spec.address).set()
+        for spec in elsewhere:
+            while spec.address in self._under_way:
+                await self._under_way[spec.address].wait()
+        if elsewhere:
+            # From the store now, or still to be run, if whoever had begun was cancelled.
+            await self._work(elsewhere, deliver)
+
+    async def _run_all(self, todo: Sequence[RunSpec], deliver: Deliver) -> None:
         """Run specs on the hosts, seal and deliver; two batches on the way to each host, so that none waits for us."""
-        done: dict[str, RunResult] = await self._on_bank("results", [spec.address for spec in specs if spec.address])
-        if done:
-            await deliver([(spec, done[spec.address]) for spec in specs if spec.address in done])
-        todo = [spec for spec in specs if spec.address not in done]
         virtual = [spec for spec in todo if not spec.live]
         size = max(1, min(BATCH, len(virtual) // (4 * self.hosts)))
         batches = iter([virtual[i : i + size] for i in range(0, len(virtual), size)])
@@ -216,11 +247,11 @@ class Runtime:
 
         async def feed_batches(host: int) -> None:
             for job in batches:
-                await deliver(await self._seal(job, await self._send_virtual(host, job)))
+                await deliver(await self._seal(job, await _insist(partial(self._send_virtual, host, job))))
 
         async def feed_live(host: int) -> None:
             for spec in lives:
-                await deliver(await self._seal([spec], [await self._send_live(host, spec)]))
+                await deliver(await self._seal([spec], [await _insist(partial(self._send_live, host, spec))]))
 
         async with anyio.create_task_group() as group:
             for host in range(self.hosts):
@@ -229,34 +260,28 @@ class Runtime:
                 for _ in range(min(LIVE_AT_ONCE, len(todo) - len(virtual))):
                     group.start_soon(feed_live, host)
 
-    async def _send_virtual(self, host: int, job: list[RunSpec]) -> list[bytes]:
-        for send in range(MAX_SENDS):
-            try:
-                bodies: list[bytes] = await self._on_host(host, "run_virtual", job)
-            except HostLost:
-                if send == MAX_SENDS - 1:
-                    raise
-            else:
-                return bodies
-        raise AssertionError("the last send returns or raises")
+    async def _send_virtual(self, host: int, job: list[RunSpec], again: bool) -> list[bytes]:
+        bodies: list[bytes] = await self._on_host(host, "run_virtual", job)
+        return bodies
 
-    async def _send_live(self, host: int, spec: RunSpec) -> bytes:
-        for send in range(MAX_SENDS):
-            entries = await self._on_bank("entries", spec.run_id)
-            try:
-                body: bytes = await self._on_host(host, "run_live", spec, entries, send > 0)
-            except HostLost:
-                if send == MAX_SENDS - 1:
-                    raise
-            else:
-                return body
-        raise AssertionError("the last send returns or raises")
+    async def _send_live(self, host: int, spec: RunSpec, again: bool) -> bytes:
+        entries = await self._on_bank("entries", spec.run_id)
+        body: bytes = await self._on_host(host, "run_live", spec, entries, again)
+        return body
 
     async def _seal(self, specs: Sequence[RunSpec], bodies: Sequence[bytes]) -> list[Done]:
         """Seal results as their hosts wrote them, and read them."""
         pairs = list(zip(specs, bodies, strict=True))
         await self._client.write([Sealed(spec.run_id, spec.address, body) for spec, body in pairs])
         return [(spec, RunResult.from_json(body)) for spec, body in pairs]
+
+
+async def _insist(send: Callable[[bool], Awaitable[T]]) -> T:
+    """Send again when the host is lost; `send` is told whether it was sent before."""
+    for turn in range(MAX_SENDS - 1):
+        with suppress(HostLost):
+            return await send(turn > 0)
+    return await send(True)
 
 
 def _local(thing: Any) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ what is in it.
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 import anyio
@@ -35,7 +36,10 @@ class Bank:
     def _store(self) -> Store:
         if self._folder is None:
             return Store(None)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(str(self._folder), f"cannot be made a folder: {error.strerror}; choose another") from None
         return Store(self._folder / STORE_FILE)
 
     def write(self, ops: Sequence[Op]) -> None:
@@ -59,9 +63,10 @@ class Bank:
         """Every finished run."""
         return [run_id for run_id, _, _ in self._store.results()]
 
-    def n_runs(self) -> int:
-        """How many runs were begun or finished; the number of the next one without a name is above it."""
-        return len(self.run_ids()) + len(self._store.opened())
+    def free_number(self, above: int) -> int:
+        """The lowest number above this one for which no run `run-N` was begun or finished."""
+        known = self._store.names()
+        return next(n for n in count(above + 1) if f"run-{n}" not in known)
 
     def entries(self, run_id: str) -> list[Entry]:
         """What a live run wrote so far."""

@@ -13,7 +13,7 @@ when, is the choice of the bank's service; one caller at a time.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -114,6 +114,10 @@ class Store:
         _, address = self._index.facts["address"].get(run_id, (0, ""))
         found = self._index.facts["sealed"].get(address)
         return None if found is None else self._body(self._row(found[0]))
+
+    def names(self) -> Set[str]:
+        """Return the ids of all runs that were opened or sealed. Touches no disk."""
+        return self._index.facts["address"].keys()
 
     def entries(self, run_id: str) -> list[Entry]:
         """Return the journal entries of this run in the order in which they were committed."""
