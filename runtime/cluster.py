@@ -8,7 +8,9 @@ by hand. Ray errors end here and become ours.
 """
 
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -28,6 +30,8 @@ from runtime.models.catalog import Catalog
 PACKAGES = ("runtime", "policies", "topologies", "benchmarks")
 _BANK = "ostrom-bank"
 """Name of the bank's actor; names are private to the driver's own Ray namespace."""
+_KNOCK_S = 10.0
+_NO_MODULE = re.compile(r"ModuleNotFoundError.*?No module named '([^']+)'")
 _LOCAL_ENVIRONMENT = {
     # Puts every port of a single-machine cluster on 127.0.0.1, which Ray does on its own only on Windows and macOS.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -158,14 +162,26 @@ async def call(ref: Any, what: str, *, quiet: bool = False) -> Any:
         cause = error.cause
         if isinstance(cause, OrchestrationError):
             raise cause from None
-        raise InternalError(f"{what}: {cause!r}") from error
+        raise _told(what, str(cause)) or InternalError(f"{what}: {cause!r}") from error
     except exceptions.RayActorError as error:
         if quiet:
             return None
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, OrchestrationError):
-            raise cause from None
-        raise HostLost(what, str(error).splitlines()[0]) from error
+        text = str(error)
+        if error.actor_init_failed:
+            # It never began to live, and one put in its place would not either.
+            raise _told(what, text) or InternalError(f"{what} cannot be started: {text}") from error
+        raise HostLost(what, text.splitlines()[0]) from error
+
+
+def _told(what: str, text: str) -> ConfigError | None:
+    """The cure, where Ray's text says that a module of the user is missing over there."""
+    missing = _NO_MODULE.search(text)
+    if missing is None:
+        return None
+    return ConfigError(
+        f"{what} cannot import {missing[1]!r}, which something in the run or its models is defined in; "
+        f"pass the module as Runtime(..., modules=[{missing[1]}]), or install it on every node"
+    )
 
 
 async def _disconnect(folder: Path | None) -> None:
@@ -200,9 +216,21 @@ def _connect(address: str, n_hosts: int | None) -> Path | None:
                 'Runtime("cluster") joins the cluster of the Ray job it runs in, and this process is in none (RAY_ADDRESS is '
                 'not set); take Runtime("local"), or give the head\'s address such as Runtime("head:6379")'
             )
+    _check_reachable(address)
     paths = [str(Path(spec.origin).parent) for name in PACKAGES if (spec := find_spec(name)) and spec.origin]
     try:
         ray.init(address=address, runtime_env={"py_modules": paths}, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError) as error:
         raise ConfigError(f"cannot join a Ray cluster at {address!r}: {error}") from None
     return None
+
+
+def _check_reachable(address: str) -> None:
+    """Knock once: where nobody listens, Ray tries for more than ten minutes before it says so."""
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal()):
+        raise ConfigError(f'{address!r} is no address of a Ray head; write it as host:port, such as "head:6379"')
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"cannot join a Ray cluster at {address!r}: {error}") from None

@@ -117,7 +117,7 @@ class HostLost(DeliveryError):
         self.host, self.text = host, text
 
     def __str__(self) -> str:
-        return f"host {self.host} is lost: {self.text}"
+        return f"{self.host} is lost: {self.text}"
 
 
 class ModelError(OrchestrationError):
