@@ -115,7 +115,7 @@ class Turn:
             model = self.desk.models[name]
             request = ChatRequest(said, 1, reply=kind)
             bound = model.bound(request)
-            most = min(BID_TOKENS, model.window_tokens - bound.input_tokens)
+            most = max(LEAST_TOKENS[kind], min(BID_TOKENS, model.window_tokens - bound.input_tokens))
             request = replace(request, max_tokens=most if model.shrinkable else bound.output_tokens)
             try:
                 reply = await self._say(name, request, kind)
