@@ -43,17 +43,26 @@ class Sweep:
     not_admitted: int = 0
     """Trials that the experiment's cap left out."""
 
-    async def begin(self) -> None:
-        """Note the plan in the store and take over what is finished there.
+    def check(self) -> None:
+        """Check the cap; touches no store.
 
         Raises:
-            ConfigError: the store belongs to another plan, or a live sweep has no cap.
+            ConfigError: a live sweep has no cap, or the cap limits something that a trial's budget does not.
         """
         if self.plan.kind == "live" and self.experiment.cap is None:
             raise ConfigError(
                 f"experiment {self.experiment.name!r} spends real money and has no cap; "
                 "give it one, for example Experiment(..., cap=Budget(usd=5))"
             )
+        admitted([self.plan.trials], self.experiment.cap, {})
+
+    async def begin(self) -> None:
+        """Note the plan in the store and take over what is finished there.
+
+        Raises:
+            ConfigError: the store belongs to another plan; see also `check`.
+        """
+        self.check()
         known = await self.runtime.note(PLAN_NOTE)
         before = orjson.loads(known) if known else {}
         if before and before["digest"] != self.plan.digest:
@@ -63,7 +72,15 @@ class Sweep:
                     "of the arms differ); take another --out, or --fork to go on here and have the manifest say so"
                 )
             self.forked_from = before["digest"]
-        note = {"name": self.experiment.name, "digest": self.plan.digest, "planned": len(self.plan.trials)}
+        else:
+            # Said in the manifest of whoever goes on here, too.
+            self.forked_from = before.get("forked_from", "")
+        note = {
+            "name": self.experiment.name,
+            "digest": self.plan.digest,
+            "planned": len(self.plan.trials),
+            "forked_from": self.forked_from,
+        }
         await self.runtime.set_note(PLAN_NOTE, orjson.dumps(note))
         self.results = await self.runtime.sealed([trial.spec.address for trial in self.plan.trials])
         self.resumed = len(self.results)
@@ -139,7 +156,9 @@ def admitted(blocks: Sequence[Sequence[Trial]], cap: Budget | None, results: dic
             for name in spent:
                 need = caps.get(name)
                 if need is None:
-                    raise ConfigError(f"cap limits {name}, but the budget {budget.describe()!r} of a trial does not")
+                    raise ConfigError(
+                        f"cap limits {name.removeprefix('pico_')}, but the budget {budget.describe()!r} of a trial does not"
+                    )
                 spent[name] += need
         if any(spent[name] > limits[name] for name in limits):
             return n

@@ -20,8 +20,13 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+        _tell("error: ", error)
         sys.exit(MISUSE)
     except OrchestrationError as error:
-        Console(stderr=True).print(Text.assemble((f"{type(error).__name__}: ", "bold red"), str(error)))
+        _tell(f"{type(error).__name__}: ", error)
         sys.exit(FAILED)
+
+
+def _tell(kind: str, error: OrchestrationError) -> None:
+    # One line, however long: a terminal wraps it by itself, and a log or a `grep` wants it whole.
+    Console(stderr=True).print(Text.assemble((kind, "bold red"), str(error)), soft_wrap=True)

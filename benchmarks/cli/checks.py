@@ -44,7 +44,7 @@ def doctor(
         for check in checks:
             mark, style = ("ok  ", "green") if check.ok else ("FAIL", "bold red")
             cure = "" if check.ok else f"; {check.cure}"
-            console().print(Text.assemble((mark, style), f"  {check.name:<10} {check.found}{cure}"))
+            console().print(Text.assemble((mark, style), f"  {check.name:<10} {check.found}{cure}"), soft_wrap=True)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 

@@ -1,6 +1,6 @@
 """Owns the commands around single runs: run one team on one task, list and show what a store holds."""
 
-from decimal import Decimal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,14 @@ from runtime.result import RunResult
 from runtime.task import Task
 from topologies import Chain, Independent, Single, Star, Topology, Tree
 
-_SHAPES = {"single": Single, "independent": Independent, "star": Star, "chain": Chain, "tree": Tree}
+_SHAPES: dict[str, tuple[Callable[..., Topology], int]] = {
+    "single": (Single, 0),
+    "independent": (Independent, 1),
+    "star": (Star, 1),
+    "chain": (Chain, 1),
+    "tree": (Tree, 2),
+}
+"""How each is made, and how many sizes it takes."""
 
 
 def topology_of(text: str) -> Topology:
@@ -35,14 +42,16 @@ def topology_of(text: str) -> Topology:
         raise ConfigError(
             f"unknown topology {text!r}; take one of {', '.join(_SHAPES)}, with sizes as in star:4 or tree:2,2"
         )
-    if name == "single":
-        return Single(fill=sizes == "fill")
+    if (name, sizes) == ("single", "fill"):
+        return Single(fill=True)
+    make, most = _SHAPES[name]
     try:
         numbers = [int(size) for size in sizes.split(",")] if sizes else []
     except ValueError:
         raise ConfigError(f"topology {text!r}: sizes are whole numbers, as in star:4 or tree:2,2") from None
-    made: Topology = _SHAPES[name](*numbers)
-    return made
+    if len(numbers) > most:
+        raise ConfigError(f"topology {text!r}: {name} takes {('no size', 'one size', 'two sizes')[most]}")
+    return make(*numbers)
 
 
 def model_of(text: str) -> str | Router:
@@ -69,23 +78,28 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder of the store; without it nothing is kept.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run one team on one task, or on each task of a file, under one hard budget."""
-    budget = Budget(tokens=tokens, usd=None if usd is None else Decimal(usd), calls=calls, seconds=seconds)
-    tasks = load(Path(task)) if task.endswith(".jsonl") else [Task(task)]
+    """Run one team on one task, or on each task of a file, each under one hard budget. Exit code 1 if a run failed."""
+    budget = Budget(tokens=tokens, usd=usd, calls=calls, seconds=seconds)
+    many = task.endswith(".jsonl")
+    tasks = load(Path(task)) if many else [Task(task)]
     team = topology_of(topology).with_model(model_of(model))
-    run_async(_run, tasks, team, budget, seed, out, as_json)
+    results = run_async(_run, tasks, team, budget, seed, out, as_json)
+    if as_json:
+        print_json([summary(result) for result in results] if many else summary(results[0]))
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(1)
 
 
 async def _run(
-    tasks: list[Task], topology: Topology, budget: Budget, seed: int, out: Path | None, as_json: bool
-) -> None:
+    tasks: list[Task], topology: Topology, budget: Budget, seed: int, out: Path | None, quiet: bool
+) -> list[RunResult]:
+    results = []
     async with Runtime(out=out) as runtime:
         for task in tasks:
-            result = await runtime.run(topology, task, budget=budget, seed=seed)
-            if as_json:
-                print_json(summary(result))
-            else:
-                _print(result)
+            results.append(await runtime.run(topology, task, budget=budget, seed=seed))
+            if not quiet:
+                _print(results[-1])
+    return results
 
 
 def summary(result: RunResult) -> dict[str, Any]:

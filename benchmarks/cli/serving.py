@@ -56,6 +56,6 @@ def scripted_model(text: str) -> tuple[str, ScriptedModel]:
         raise ConfigError(
             f"--scripted {text!r}: write it as NAME=INPUT,OUTPUT,SECONDS,TEXT, as in m=500,500,0.05,42"
         ) from None
-    if not equals:
+    if not equals or not name:
         raise ConfigError(f"--scripted {text!r} has no name; write NAME=INPUT,OUTPUT,SECONDS,TEXT")
     return name, ScriptedModel([answer], input_tokens=given, output_tokens=written, latency_s=latency_s, name=name)

@@ -51,7 +51,7 @@ def sweep(
     out: Out = Path("out/sweep"),
     setting: Settings = None,
     hosts: Annotated[
-        int | None, typer.Option(help="Ray hosts; by default one per core. 0 runs in this process.")
+        int | None, typer.Option(min=0, help="Ray hosts; by default one per core. 0 runs in this process.")
     ] = None,
     address: Annotated[str, typer.Option(help='"local", "cluster", or the address of a Ray head.')] = "local",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before real money is spent.")] = False,
@@ -61,9 +61,9 @@ def sweep(
     """Run an experiment, or go on where it was interrupted: finished trials are never run again."""
     settings = read_settings(setting)
     where = None if hosts == 0 else address
-    manifest = run_async(_sweep, file, out, settings, where, hosts or None, yes, fork, as_json)
+    done = run_async(_sweep, file, out, settings, where, hosts or None, yes, fork, as_json)
     if as_json:
-        print_json(manifest)
+        print_json(done)
 
 
 async def _sweep(
@@ -82,6 +82,7 @@ async def _sweep(
     # trials are finished already, it need not start.
     async with Runtime(models=experiment.catalog) as checking:
         plan = experiment.plan(checking)
+        Sweep(experiment, plan, checking).check()
     if plan.kind == "live":
         _ask(experiment, plan, yes)
     async with Runtime(models=experiment.catalog, out=out) as reading:
@@ -114,24 +115,25 @@ def _opening(work: Sweep, runtime: Runtime, address: str | None) -> Text:
 
 
 def _ask(experiment: Definition, plan: Plan, yes: bool) -> None:
-    """Show the price of a live sweep and ask.
+    """Show the price of a live sweep and ask; on stderr, since stdout may be for JSON.
 
     Raises:
-        ConfigError: it has no cap, or the answer is no.
+        ConfigError: the answer is no.
     """
-    if experiment.cap is None:
-        raise ConfigError(f"experiment {experiment.name!r} spends real money; give it cap=Budget(usd=...)")
+    assert experiment.cap is not None
     most = sum(
         dict(zip(t.spec.budget.dimensions, t.spec.budget.caps, strict=True))["pico_usd"] or 0 for t in plan.trials
     )
     told = f"at most ${usd_text(most)} by its own budgets" if most else "without dollar limits of their own"
-    console().print(f"{len(plan.trials):,} live trials, {told}; the experiment's cap is {experiment.cap.describe()}.")
-    if not yes and not (sys.stdin.isatty() and typer.confirm("Spend real money?")):
+    typer.echo(
+        f"{len(plan.trials):,} live trials, {told}; the experiment's cap is {experiment.cap.describe()}.", err=True
+    )
+    if not yes and not (sys.stdin.isatty() and typer.confirm("Spend real money?", err=True)):
         raise ConfigError("nothing was run; answer yes, or pass --yes")
 
 
 def _finish(work: Sweep, out: Path, *, quiet: bool) -> dict[str, Any]:
-    """Write tables, manifest and report; print the table and the audit."""
+    """Write tables, manifest and report; print the table and the audit. Returns the document for `--json`."""
     trials = work.trials()
     if trials.is_empty():
         raise ConfigError("no trial was admitted: the cap is below the budgets of the first task × seed block")
@@ -151,7 +153,7 @@ def _finish(work: Sweep, out: Path, *, quiet: bool) -> dict[str, Any]:
             screen.print(f"{work.not_admitted:,} trials were not admitted: the experiment's cap is reached.")
         screen.print(f"table sha256 {manifest['sha256']}")
         screen.print(f"report  {out / 'report.html'}\ntables  {out}/trials.parquet calls.parquet cells.parquet")
-    return dict(manifest)
+    return {**manifest, "resumed": work.resumed, "not_admitted": work.not_admitted}
 
 
 def _best(row: dict[str, Any], label: str) -> Text:
@@ -203,7 +205,13 @@ def read_folder(out: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     """
     if not (out / "trials.parquet").is_file() or not (out / "manifest.json").is_file():
         raise ConfigError(f"{out} holds no finished sweep; run `ostrom sweep FILE --out {out}` first")
-    return pl.read_parquet(out / "trials.parquet"), orjson.loads((out / "manifest.json").read_bytes())
+    try:
+        return pl.read_parquet(out / "trials.parquet"), orjson.loads((out / "manifest.json").read_bytes())
+    except (pl.exceptions.PolarsError, orjson.JSONDecodeError, OSError) as error:
+        raise ConfigError(
+            f"{out}: trials.parquet or manifest.json cannot be read ({error}); run the sweep again with this --out, "
+            "which writes both anew from the store"
+        ) from None
 
 
 @app.command(epilog="Example:  ostrom report --out out/first")
@@ -252,5 +260,8 @@ def init(file: Annotated[Path, typer.Argument(help="The file to write.")] = Path
     """Write a small experiment file to begin with."""
     if file.exists():
         raise ConfigError(f"{file} is there already; it was left as it is")
-    file.write_text(_STARTER.read_text(encoding="utf-8"), encoding="utf-8")
+    try:
+        file.write_text(_STARTER.read_text(encoding="utf-8"), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}") from None
     console().print(f"wrote {file}; run it with: ostrom sweep {file}")
