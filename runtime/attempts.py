@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from runtime.agents.tools import Tool, seen_of, units_of, use
 from runtime.bank.admission import Admission, Permit
@@ -146,6 +147,8 @@ class Attempts:
             try:
                 if self.journal is not None:
                     await self.journal.sent(held, need, order, digest)
+                    # The deadline may have come meanwhile; then nothing leaves, and nothing is charged.
+                    await checkpoint_if_cancelled()
                 crash_point("after-sent")
                 state = "charged_max"
                 done = await work(held.units)
