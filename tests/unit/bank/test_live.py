@@ -1,0 +1,325 @@
+"""A live run's journal: cut after any of its commits, the run is taken up again with its books in order."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from policies import StrategyAuction
+from runtime.agents.agent import Agent
+from runtime.agents.tools import Tool
+from runtime.bank.live import LiveJournal
+from runtime.bank.service import BankClient
+from runtime.bank.store import Entry, Op
+from runtime.budget import Budget
+from runtime.clock import LoopClock
+from runtime.errors import StoreError
+from runtime.messages import Bid, Part, Plan, Report, Verdict, Vote, reply_json
+from runtime.models.base import ChatReply, ChatRequest, ToolCall
+from runtime.models.scripted import ScriptedModel
+from runtime.preflight import RunSpec, prepare
+from runtime.result import RunResult
+from runtime.run import SCOPE, Run
+from runtime.task import Task
+from runtime.usage import Price, Usage
+from topologies import Chain, Graph, Single, Star, Topology
+
+pytestmark = pytest.mark.anyio
+
+
+class Disk:
+    """What was committed; it may refuse."""
+
+    def __init__(self, entries: Sequence[Entry] = (), refuses: Callable[[Entry], bool] = lambda entry: False) -> None:
+        self.entries = list(entries)
+        self.refuses = refuses
+
+    async def __call__(self, ops: Sequence[Op]) -> None:
+        entries = [op for op in ops if isinstance(op, Entry)]
+        if any(map(self.refuses, entries)):
+            raise StoreError("disk", "full")
+        await anyio.lowlevel.checkpoint()
+        self.entries.extend(entries)
+
+    def up_to(self, n: int) -> "Disk":
+        """What a crash after the n-th commit leaves."""
+        return Disk(self.entries[:n])
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self) -> None:
+        self.time_s = 0.0
+
+    def now_s(self) -> float:
+        return self.time_s
+
+
+class Place:
+    """An endpoint with one place."""
+
+    def __init__(self) -> None:
+        self.limiter = anyio.CapacityLimiter(1)
+
+    def permit(self, model: object) -> Any:
+        return _Borrowed(self.limiter)
+
+
+class _Borrowed:
+    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+        self.limiter = limiter
+
+    async def acquire(self) -> None:
+        await self.limiter.acquire_on_behalf_of(self)
+
+    def release(self) -> None:
+        self.limiter.release_on_behalf_of(self)
+
+
+def answer(request: ChatRequest) -> Any:
+    return {
+        "plan": Plan((Part("one half"), Part("the other half"))),
+        "report": Report("42"),
+        "verdict": Verdict("accept", "42"),
+        "bid": Bid(("guess",)),
+        "vote": Vote((1, 2)),
+    }[request.reply]
+
+
+def model(replies: Any = answer, name: str = "m") -> ScriptedModel:
+    return ScriptedModel(replies, input_tokens=60, output_tokens=40, virtual=False, name=name)
+
+
+async def life(
+    disk: Disk,
+    topology: Topology,
+    *models: ScriptedModel,
+    budget: Budget = Budget(tokens=10_000, tool_calls=99),  # noqa: B008
+    clock: Any = None,
+    permits: Callable[[Any], Any] = lambda model: None,
+) -> RunResult:
+    spec = RunSpec("run", topology, Task("How many?", answer="42"), budget, 0)
+    prepared = prepare(spec, {model.name: model for model in models}.__getitem__)
+    journal = LiveJournal("run", BankClient(disk), disk.entries, len(budget.dimensions))
+    run = Run(prepared, clock or LoopClock(), journal, permits)
+    run.earlier.extend(journal.restore(run.ledger, SCOPE))
+    return await run.execute()
+
+
+SEARCH = Tool("search", "Looks.", lambda: "seen", {}, units=lambda arguments: 2)
+
+
+def with_tools() -> tuple[Topology, tuple[ScriptedModel, ...]]:
+    def say(request: ChatRequest) -> Any:
+        turns = sum(message.role == "tool" for message in request.messages)
+        return answer(request) if turns == 2 else (ToolCall(f"call-{turns}", "search", "{}"),)
+
+    return Single(Agent("executor", model="m", tools=(SEARCH,))), (model(say),)
+
+
+def with_an_auction() -> tuple[Topology, tuple[ScriptedModel, ...]]:
+    return Single(model=StrategyAuction("m", "n")), (model(), model(name="n"))
+
+
+def with_a_repair() -> tuple[Topology, tuple[ScriptedModel, ...]]:
+    def say(request: ChatRequest) -> Any:
+        return "{" if len(request.messages) == 2 else answer(request)
+
+    return Single(model="m"), (model(say),)
+
+
+def with_an_unknown_usage() -> tuple[Topology, tuple[ScriptedModel, ...]]:
+    def say(request: ChatRequest) -> Any:
+        return ChatReply(reply_json(answer(request)), None if request.reply == "report" else Usage(60, 40))
+
+    return Chain(2, model="m"), (model(say),)
+
+
+def with_slashes() -> tuple[Topology, tuple[ScriptedModel, ...]]:
+    nodes = {"team/a": Agent("executor"), "team/b/0": Agent("verifier")}
+    return Graph(nodes, [("team/a", "team/b/0")], model="m"), (model(),)
+
+
+@pytest.mark.parametrize(
+    "team",
+    [
+        lambda: (Chain(2, model="m"), (model(),)),
+        lambda: (Star(3, model="m"), (model(),)),
+        with_tools,
+        with_an_auction,
+        with_a_repair,
+        with_an_unknown_usage,
+        with_slashes,
+    ],
+    ids=["chain", "star", "tools", "auction", "repair", "unknown usage", "slashes"],
+)
+async def test_a_run_cut_after_any_commit_is_taken_up_again(team: Callable[[], Any]) -> None:
+    topology, models = team()
+    disk = Disk()
+    whole = await life(disk, topology, *models)
+    assert whole.status == "completed"
+    asked = sum(m.served for m in models)
+
+    for n in range(len(disk.entries)):
+        left = disk.up_to(n)
+        topology, models = team()
+        sent = {(entry.key, entry.try_) for entry in left.entries}
+        closed = {(entry.key, entry.try_) for entry in left.entries if entry.state != "sent"}
+        answered = sum(entry.state != "sent" and b'"tool"' not in entry.body for entry in left.entries)
+        result = await life(left, topology, *models)
+
+        assert (result.status, result.answer) == ("completed", whole.answer)
+        assert len(result.attempts) == len(whole.attempts) + len(sent - closed), "a lost call is there beside its retry"
+        assert sum(m.served for m in models) == asked - answered, "what was answered is not asked again"
+        total = result.spend.total
+        assert total.tokens == 100 * total.calls
+        assert total.tool_calls == sum(a.units for a in result.attempts if a.kind == "tool")
+        again = await life(Disk(left.entries), *_anew(team))
+        assert (again.spend.total, again.answer) == (total, result.answer), "a third life finds nothing to do"
+
+
+def _anew(team: Callable[[], Any]) -> tuple[Any, ...]:
+    topology, models = team()
+    return (topology, *models)
+
+
+async def test_a_tool_call_that_was_lost_is_charged_with_its_units_as_a_tool_call() -> None:
+    topology, models = with_tools()
+    disk = Disk()
+    await life(disk, topology, *models)
+    (nth, *_) = (n for n, entry in enumerate(disk.entries) if b'"tool"' in entry.body)
+    result = await life(disk.up_to(nth + 1), *_anew(with_tools))
+
+    lost, *_ = (a for a in result.attempts if a.state == "charged_max")
+    assert (lost.kind, lost.model, lost.units) == ("tool", "search", 2)
+    assert (result.spend.by_model["search"].tool_calls, result.spend.total.calls) == (6, 3)
+
+
+async def test_cached_tokens_are_remembered() -> None:
+    """They decide what routing has cost, and so the effort of the work that follows."""
+
+    def say(request: ChatRequest) -> Any:
+        return ChatReply(reply_json(answer(request)), Usage(60, 40, 50))
+
+    def priced() -> list[ScriptedModel]:
+        models = [model(say, name) for name in "mn"]
+        for one in models:
+            one.price = Price(10**6, 10**6, 0, 10)
+        return models
+
+    topology, disk = Single(model=StrategyAuction("m", "n")), Disk()
+    whole = await life(disk, topology, *priced(), budget=Budget(usd=1))
+    again = await life(disk.up_to(len(disk.entries) - 1), topology, *priced(), budget=Budget(usd=1))
+
+    assert again.status == "completed"
+    assert again.spend.total.pico_usd == whole.spend.total.pico_usd + 100 * 10**6
+
+
+async def test_what_never_left_because_the_journal_refused_it_costs_nothing() -> None:
+    disk = Disk(refuses=lambda entry: entry.state == "sent")
+    m = model()
+    result = await life(disk, Single(model="m"), m)
+
+    assert (result.status, result.reason, m.served) == ("failed", "disk: full", 0)
+    assert [a.state for a in result.attempts] == ["released"]
+    assert result.spend.total.tokens == 0
+    assert (await life(disk.up_to(9), Single(model="m"), model())).status == "completed"
+
+
+async def test_what_is_cancelled_under_way_is_journalled_all_the_same() -> None:
+    stuck, disk = anyio.Event(), Disk()
+
+    class Stuck(ScriptedModel):
+        async def complete(self, request: ChatRequest) -> ChatReply:
+            stuck.set()
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(life, disk, Single(model="m"), Stuck(answer, input_tokens=100, virtual=False, name="m"))
+        await stuck.wait()
+        group.cancel_scope.cancel()
+
+    assert [entry.state for entry in disk.entries] == ["sent", "charged_max"]
+    result = await life(Disk(disk.entries), Single(model="m"), model())
+    assert [a.state for a in result.attempts] == ["charged_max", "settled"]
+
+
+async def test_the_time_of_all_lives_counts() -> None:
+    """Three lives of four seconds each; what passes between them is nobody's."""
+    clock, disk = Clock(), Disk()
+
+    def say(request: ChatRequest) -> Any:
+        clock.time_s += 4
+        return answer(request)
+
+    for lived in (1, 2):
+        await life(disk, Chain(1, model="m"), model(say), clock=clock)
+        disk = disk.up_to(2 * lived)
+        clock.time_s += 1000
+    result = await life(disk, Chain(1, model="m"), model(say), clock=clock)
+
+    assert [(a.began_s, a.ended_s) for a in result.attempts] == [(4, 8), (0, 4), (8, 12)]
+    assert result.seconds == 12
+
+
+async def test_the_deadline_counts_from_the_first_life() -> None:
+    clock, disk = Clock(), Disk()
+
+    def say(request: ChatRequest) -> Any:
+        clock.time_s += 4
+        return answer(request)
+
+    for lived in (1, 2):
+        await life(disk, Chain(1, model="m"), model(say), clock=clock, budget=Budget(seconds=1000))
+        disk = disk.up_to(2 * lived)
+    result = await life(disk, Chain(1, model="m"), model(say), clock=clock, budget=Budget(seconds=8))
+
+    assert result.status == "deadline"
+    assert sorted(a.state for a in result.attempts) == ["released", "settled", "settled"], "nothing left after it"
+
+
+async def test_who_waits_for_budget_at_the_deadline_ends_with_the_deadline() -> None:
+    """It has given its place at the endpoint back, so it has none to give back when it is cancelled."""
+
+    class Stuck(ScriptedModel):
+        async def complete(self, request: ChatRequest) -> ChatReply:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    stuck = Stuck(answer, input_tokens=100, virtual=False, name="m")
+    places = {"m": anyio.CapacityLimiter(2)}
+    result = await life(
+        Disk(),
+        Star(2, model="m"),
+        stuck,
+        budget=Budget(tokens=250, seconds=0.05),
+        permits=lambda m: _Borrowed(places["m"]),
+    )
+
+    assert (result.status, places["m"].borrowed_tokens) == ("deadline", 0)
+
+
+async def test_a_place_is_free_again_whatever_became_of_its_call() -> None:
+    place = Place()
+    results = [
+        await life(Disk(), Star(2, model="m"), m, budget=Budget(tokens=tokens), permits=place.permit)
+        for m in (model(), model(lambda request: "{"))
+        for tokens in (10_000, 300, 200)
+    ]
+
+    assert {result.status for result in results} == {"completed", "exhausted", "failed"}
+    assert place.limiter.borrowed_tokens == 0
+
+
+async def test_other_words_under_the_name_of_a_run_are_refused() -> None:
+    disk = Disk()
+    await life(disk, Single(model="m"), model())
+
+    result = await life(disk, Single(Agent("executor", model="m", prompt="Other words.")), model())
+
+    assert result.status == "failed"
+    assert result.reason.startswith("run run: the request of step 0 of agent differs from the one in the store")
