@@ -1,12 +1,19 @@
-"""Owns what every test gets: no network but loopback, the asyncio backend, and the Hypothesis profiles."""
+"""Owns what every test gets: no network but loopback, the asyncio backend, and the Hypothesis profiles; and what tests of
+the whole share: the command line in a process of its own, an endpoint, and one Ray cluster for the session."""
 
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterator
+import subprocess
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import settings
 
 # A failure must be the same on the next run of the same commit, so CI draws no new examples. At home every run does, and
@@ -94,3 +101,116 @@ def anyio_backend() -> str:
     For trio, or both: `@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])`.
     """
     return "asyncio"
+
+
+# ---- The product from outside: its command, and one Ray cluster for the whole session.
+
+
+class Driven:
+    """A runtime on an event loop in a thread of its own, so that one serves a whole session of plain tests.
+
+    An async fixture of the session would do the same, but as long as it lives, anyio runs every async test on its loop, those
+    that ask for trio included.
+    """
+
+    def __init__(self, runtime: Any, portal: BlockingPortal) -> None:
+        self.runtime, self.portal = runtime, portal
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Await a coroutine function over there."""
+        return self.portal.call(partial(function, *args, **kwargs))
+
+    def run(self, topology: Any, task: Any, **more: Any) -> Any:
+        """`Runtime.run`."""
+        return self.call(self.runtime.run, topology, task, **more)
+
+    def map(self, specs: Iterable[Any]) -> list[Any]:
+        """All that `Runtime.map` yields."""
+
+        async def everything() -> list[Any]:
+            return [done async for done in self.runtime.map(specs)]
+
+        return self.call(everything)
+
+
+@pytest.fixture(scope="session")
+def ostrom() -> Callable[..., Any]:
+    """Start the command `ostrom` in a process of its own; the settings of a Ray cluster of this process are kept from it.
+
+    Gives the process, with pipes as text; `within` runs it to its end instead and gives what it wrote.
+    """
+    command = str(Path(sysconfig.get_path("scripts"), "ostrom"))
+    home = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OSTROM_"))}
+
+    def start(*args: object, cwd: Path, within: float | None = None, **env: str) -> Any:
+        words = [command, *map(str, args)]
+        pipes: dict[str, Any] = {"cwd": cwd, "env": home | env, "text": True}
+        if within is not None:
+            return subprocess.run(words, capture_output=True, timeout=within, check=False, **pipes)
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **pipes)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def endpoint(ostrom: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of `ostrom serve` with the simulated models and a scripted one, `m`: 500 tokens in, 500 out, 50 ms."""
+    serving = ostrom("serve", "--port", "0", "--scripted", "m=500,500,0.05,42", cwd=tmp_path_factory.mktemp("serve"))
+    try:
+        yield serving.stdout.readline().rpartition(" at ")[2].strip()
+    finally:
+        serving.terminate()
+        serving.communicate(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def shipped(request: pytest.FixtureRequest) -> list[ModuleType]:
+    """The test modules with tests on Ray. They stand for a user's own files: hosts cannot import them by name."""
+    return list(
+        {item.module.__name__: item.module for item in request.session.items if "ray" in item.keywords}.values()
+    )
+
+
+@pytest.fixture(scope="session")
+def models(request: pytest.FixtureRequest, endpoint: str) -> dict[str, Any]:
+    """All models of the session's runtimes: the endpoint's as `far/...`, and whatever a test module has in `SHIPPED_MODELS`."""
+    from runtime import ModelSpec
+
+    free = {"input_usd": 0, "output_usd": 0, "fixed_usage": (500, 500), "window_tokens": 100_000}
+    small = {"input_usd": "0.10", "output_usd": "0.40", "tokenizer": "bytes4", "window_tokens": 32_768}
+    found: dict[str, Any] = {
+        "far/m": ModelSpec(endpoint=endpoint, model="m", key_env="", **free),
+        "far/small": ModelSpec(endpoint=endpoint, model="sim/small", key_env="", **small),
+    }
+    for item in request.session.items:
+        found |= getattr(item.module, "SHIPPED_MODELS", {})
+    return found
+
+
+@pytest.fixture(scope="session")
+def in_process(models: dict[str, Any]) -> Iterator[Driven]:
+    """A runtime without Ray."""
+    from runtime import Runtime
+
+    with (
+        start_blocking_portal("asyncio") as portal,
+        portal.wrap_async_context_manager(Runtime(models=models)) as runtime,
+    ):
+        yield Driven(runtime, portal)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(models: dict[str, Any], shipped: list[ModuleType]) -> Iterator[Driven]:
+    """The session's one Ray cluster, with two hosts; for tests that bear the mark `ray`."""
+    from runtime import Runtime
+
+    with start_blocking_portal("asyncio") as portal:
+        entering = Runtime("local", models=models, hosts=2, modules=shipped)
+        with portal.wrap_async_context_manager(entering) as runtime:
+            yield Driven(runtime, portal)
+
+
+@pytest.fixture(params=["in process", pytest.param("on Ray", marks=pytest.mark.ray)])
+def driven(request: pytest.FixtureRequest) -> Driven:
+    """The same test on both kinds of hosts."""
+    return request.getfixturevalue("ray_cluster" if request.param == "on Ray" else "in_process")
