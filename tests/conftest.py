@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -150,6 +151,30 @@ def ostrom() -> Callable[..., Any]:
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **pipes)
 
     return start
+
+
+@pytest.fixture
+def ostrom_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command `ostrom` in this process: two seconds faster than a process of its own, and nothing to kill."""
+    from benchmarks.cli import main
+
+    def call(*args: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+        code: Any = 0
+        words = ["ostrom", *map(str, args)]
+        with monkeypatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr(sys, "argv", words)
+            for name, value in env.items():
+                patch.setenv(name, value)
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code or 0
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")
