@@ -88,7 +88,7 @@ class Cluster:
         make_bank: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Bank)
         folder = None if out is None else Path(await anyio.Path(out).resolve())
         bank = make_bank.options(scheduling_strategy=here, name=_BANK).remote(folder)
-        await call(bank.sealed.remote([]), "the bank")
+        await call(bank.open.remote(), "the bank")
         count = n_hosts or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # Ray would restart a host only with arguments that still lie in the object store; we make a new one ourselves.
         make: Any = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(Host)
@@ -111,6 +111,10 @@ class Cluster:
         except HostLost:
             # Several calls may be on their way to it; the first to notice replaces it.
             if self._hosts[i] is host:
+                import ray
+
+                # "Lost" may mean out of reach for now; one that lives on would pay for its runs a second time.
+                ray.kill(host)
                 self._hosts[i] = self._make_host()
             raise
 
@@ -120,8 +124,10 @@ class Cluster:
 
     async def stop(self) -> None:
         """Close the store and leave the cluster; a local one ends with it."""
-        await call(self._bank.close.remote(), "the bank", quiet=True)
-        await self._stack.aclose()
+        # Also where the runtime is left by a deadline or a failing sibling: Ray must not stay behind.
+        with anyio.CancelScope(shield=True):
+            await call(self._bank.close.remote(), "the bank", quiet=True)
+            await self._stack.aclose()
 
     async def _write(self, ops: Sequence[Op]) -> None:
         await call(self._bank.write.remote(ops), "the bank")
@@ -135,7 +141,11 @@ async def _write_to_bank(ops: Sequence[Op]) -> None:
     """
     import ray
 
-    await call(ray.get_actor(_BANK).write.remote(ops), "the bank")
+    try:
+        bank = ray.get_actor(_BANK)
+    except ValueError:
+        raise HostLost("the bank", "it is not there any more") from None
+    await call(bank.write.remote(ops), "the bank")
 
 
 async def call(ref: Any, what: str, *, quiet: bool = False) -> Any:
@@ -171,6 +181,10 @@ async def call(ref: Any, what: str, *, quiet: bool = False) -> Any:
             # It never began to live, and one put in its place would not either.
             raise _told(what, text) or InternalError(f"{what} cannot be started: {text}") from error
         raise HostLost(what, text.splitlines()[0]) from error
+    except exceptions.RayError as error:
+        if quiet:
+            return None
+        raise HostLost(what, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
 
 
 def _told(what: str, text: str) -> ConfigError | None:
@@ -205,9 +219,10 @@ def _connect(address: str, n_hosts: int | None) -> Path | None:
         )
     settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     if address == "local":
-        # Unix sockets lie below it and their paths may have 107 characters, so it is short; 0700 by mkdtemp.
+        # Unix sockets lie below it and their paths may have 107 characters, so it is short. mkdtemp lets nobody else in; Ray
+        # gets a folder inside, because it opens its own to everybody.
         folder = Path(tempfile.mkdtemp(prefix="ostrom-"))
-        ray.init(address="local", _temp_dir=str(folder), num_cpus=n_hosts, **settings)
+        ray.init(address="local", _temp_dir=str(folder / "ray"), num_cpus=n_hosts, **settings)
         return folder
     if address == "cluster":
         address = os.environ.get("RAY_ADDRESS", "")
