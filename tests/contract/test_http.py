@@ -60,7 +60,9 @@ def told(result: RunResult) -> list[tuple[object, ...]]:
 def test_a_simulated_model_works_the_same_behind_an_endpoint(driven: Any, in_process: Any, endpoint: str) -> None:
     """The server was started without any task; all it knows of one stands in the prompts. Among the seeds are right answers
     and wrong ones, and the figures of the task decide which: another task gets other answers."""
-    settings: list[tuple[int, Task]] = [(seed, task) for seed in (0, 1) for task in companies.generate(2, seed=3, lines=8)]
+    settings: list[tuple[int, Task]] = [
+        (seed, task) for seed in (0, 1) for task in companies.generate(2, seed=3, lines=8)
+    ]
     budget = Budget(tokens=20_000, usd="0.01")
     before = books(endpoint, "sim/small")
 
@@ -81,4 +83,6 @@ def test_a_simulated_model_works_the_same_behind_an_endpoint(driven: Any, in_pro
     assert not any(run.metrics["refusals"] or run.metrics["shrunk"] for run in here), "the budget was to suffice"
     assert after["answered"] - before["answered"] == sum(run.spend.total.calls for run in here)
     assert after["input_tokens"] - before["input_tokens"] == sum(a.input_tokens for run in here for a in run.attempts)
-    assert after["output_tokens"] - before["output_tokens"] == sum(a.output_tokens for run in here for a in run.attempts)
+    assert after["output_tokens"] - before["output_tokens"] == sum(
+        a.output_tokens for run in here for a in run.attempts
+    )
