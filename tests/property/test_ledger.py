@@ -258,7 +258,7 @@ class LedgerMachine(RuleBasedStateMachine):
         above = () if parent is None else self.paper.places[parent].path
         epoch = 0 if parent is None else self.paper.places[parent].epoch
         self.paper.places[name] = Place((name, *above), limit, floors, epoch)
-        self.ledger.open(name, parent, cap, {seat: pack(share) for seat, share in floors.items()}, epoch)
+        self.ledger.open(name, parent, cap, {seat: pack(share) for seat, share in floors.items()})
 
     @rule(pick=st.integers(0, 3))
     def a_new_host_takes_over(self, pick: int) -> None:
@@ -634,6 +634,21 @@ def test_a_frozen_scope_refuses_even_a_request_for_nothing(ledger_class: type[Le
     ledger.reserve(key, "run", Wish(NOTHING, NOTHING, 0, 0).need())
 
     assert ledger.decide() == [Refused(key, "run", "tokens", 0, 0)]
+
+
+@ONE_LEDGER
+def test_who_waits_in_a_full_child_does_not_stall_its_siblings(ledger_class: type[Ledger]) -> None:
+    ledger = ledger_class(DIMENSIONS, "key")
+    ledger.open("run", None, (100, None, None))
+    ledger.open("full", "run", (10, None, None))
+    ledger.open("wide", "run", (50, None, None))
+    need = Wish((10, 0, 0), NOTHING, 0, 0).need()
+    ledger.reserve(Key(0, "verifier", 0), "full", need, at_once=True)
+    for step, scope in ((1, "full"), (2, "wide"), (3, "run")):
+        ledger.reserve(Key(step, "verifier", 0), scope, need)
+
+    assert [held.id.key.step for held in ledger.decide() if isinstance(held, Held)] == [2, 3]
+    assert ledger.waiting == 1
 
 
 def test_an_overspent_book_can_be_taken_up_again() -> None:

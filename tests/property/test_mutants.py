@@ -197,6 +197,16 @@ class Overtakes(Ledger):
         return decided
 
 
+class BlocksMoreThanIsFull(Ledger):
+    """Whoever waits blocks every scope in which something is held."""
+
+    def _decide_one(self, request: Request, blocked: set[str]) -> Held | Refused | None:
+        outcome = super()._decide_one(request, blocked)
+        if outcome is None:
+            blocked.update(scope.name for scope in request.path if scope.open_holds)
+        return outcome
+
+
 class CutsToWhatIsLeft(Ledger):
     """What does not fit is held at what is left, as if that were enough."""
 
@@ -258,6 +268,7 @@ def test_a_planted_fault_is_found_by_the_machine(mutant: type[Ledger], machine: 
         (SendsWhileFrozen, "test_what_is_held_in_a_frozen_scope_is_not_sent"),
         (FreezesOnlyTheCulprit, "test_an_honest_bill_freezes_too_when_it_passes_the_cap"),
         (Thaws, "test_a_frozen_scope_refuses_even_a_request_for_nothing"),
+        (BlocksMoreThanIsFull, "test_who_waits_in_a_full_child_does_not_stall_its_siblings"),
     ],
 )
 def test_a_planted_fault_in_a_rare_state_is_found_by_its_case(mutant: type[Ledger], case: str) -> None:

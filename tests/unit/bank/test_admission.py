@@ -150,7 +150,7 @@ def test_numbers_in_seats_count_as_numbers() -> None:
     assert sorted(k for k in got if got[k][0] == "held") == [key(0), key(1), key(2)]
 
 
-@pytest.mark.parametrize("arrival", permutations(range(3)))
+@pytest.mark.parametrize("arrival", list(permutations(range(3))))
 def test_live_runs_serve_by_arrival(arrival: Sequence[int]) -> None:
     admission = door(2500, "arrival")
     served: list[int] = []
