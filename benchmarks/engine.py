@@ -63,13 +63,15 @@ class Sweep:
             ConfigError: the store belongs to another plan; see also `check`.
         """
         self.check()
+        # The code is part of it: results of two codes must not meet in one table unnoticed.
+        digest = address([self.plan.digest, code_revision()])
         known = await self.runtime.note(PLAN_NOTE)
         before = orjson.loads(known) if known else {}
-        if before and before["digest"] != self.plan.digest:
+        if before and before["digest"] != digest:
             if not self.fork:
                 raise ConfigError(
-                    f"this folder holds another plan of {before['name']!r} (tasks, seeds, prompts, prices or code "
-                    "of the arms differ); take another --out, or --fork to go on here and have the manifest say so"
+                    f"this folder holds another plan of {before['name']!r} (tasks, seeds, prompts, prices, arms or "
+                    "the code of Ostrom differ); take another --out, or --fork to go on here and have the manifest say so"
                 )
             self.forked_from = before["digest"]
         else:
@@ -77,7 +79,7 @@ class Sweep:
             self.forked_from = before.get("forked_from", "")
         note = {
             "name": self.experiment.name,
-            "digest": self.plan.digest,
+            "digest": digest,
             "planned": len(self.plan.trials),
             "forked_from": self.forked_from,
         }

@@ -94,6 +94,10 @@ class Definition:
         self.tasks, self.topologies, self.budgets = tuple(tasks), tuple(topologies), tuple(budgets)
         self.models, self.seeds = tuple(models), tuple(seeds)
         self.match, self.cap, self.catalog = match, cap, dict(catalog or {})
+        if cap is not None and (cap.seconds is not None or isinstance(cap.tool_calls, Mapping)):
+            raise ConfigError(
+                f"experiment {name!r}: its cap limits tokens, usd, calls or tool_calls, each by one number"
+            )
         axes: dict[str, Sequence[object]] = {
             "tasks": [task.id for task in self.tasks],
             "topologies": [topology.name for topology in self.topologies],

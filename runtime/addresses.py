@@ -1,6 +1,11 @@
-"""Owns content addresses: the canonical form of a run's ingredients, down to the source of the user's own classes."""
+"""Owns content addresses: the canonical form of a run's ingredients, down to the source of the user's own classes.
+
+Of a class its own source and that of its bases counts, not what they import; the code of Ostrom itself is compared as a whole
+when a folder is used again (`benchmarks.engine`).
+"""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
@@ -23,8 +28,7 @@ def run_address(topology: Topology, task: Task, budget: Budget, seed: int, model
     Raises:
         ConfigError: something in it is a lambda, or of a class whose source cannot be found.
     """
-    # An endpoint is known by its name and price alone; models that we answer for also say what they would answer from.
-    priced = {name: [canonical(model.price), getattr(model, "address", None)] for name, model in models.items()}
+    priced = {name: canonical([model.price, getattr(model, "settings", None)]) for name, model in models.items()}
     words = {agent.role: agent.prompt or words_for(agent.role) for agent in topology.seats().values()}
     checked = [task.address, canonical(task.checker)]
     return address([canonical(topology), checked, canonical(budget), canonical(seed), priced, words])
@@ -68,8 +72,13 @@ def _source(thing: Callable[..., Any]) -> list[str]:
             f"{thing.__module__}.{thing.__qualname__} has no name a resumed experiment could find again; define it at the "
             "top of a module"
         )
+    # A class does what its bases do, too; those of the standard library come with the Python version.
+    parts = [base for base in inspect.getmro(thing) if not _is_standard(base)] if isinstance(thing, type) else [thing]
     try:
-        source = inspect.getsource(thing)
+        return [thing.__qualname__, *(address(inspect.getsource(part)) for part in parts)]
     except (OSError, TypeError):
         raise ConfigError(f"the source of {thing.__module__}.{thing.__qualname__} cannot be found") from None
-    return [thing.__qualname__, address(source)]
+
+
+def _is_standard(base: type) -> bool:
+    return base.__module__.partition(".")[0] in sys.stdlib_module_names

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import anyio
+import orjson
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from runtime.agents.tools import Tool, seen_of, units_of, use
@@ -31,6 +32,8 @@ from runtime.usage import Price, Usage
 MAX_TRIES = 4
 BACKOFF_S = 0.5
 BACKOFF_MOST_S = 30.0
+RETRY_AFTER_MOST_S = 120.0
+"""An endpoint that asks for more patience than this is asked again all the same: some answer with days."""
 
 
 class Order(NamedTuple):
@@ -197,7 +200,7 @@ class Attempts:
             began_s,
             self.clock.now_s() - self.began_s,
             done.reply.finish,
-            done.reply.text,
+            _said(done.reply),
             order.senders,
         )
         self.done.append(row)
@@ -226,5 +229,12 @@ def backoff_s(error: ModelError, turn: int, seed: int) -> float:
     Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
     """
     if isinstance(error, ModelRateLimited) and error.retry_after_s is not None:
-        return max(0.0, error.retry_after_s)
+        return min(RETRY_AFTER_MOST_S, max(0.0, error.retry_after_s))
     return draw(seed, "backoff", turn) * min(BACKOFF_MOST_S, BACKOFF_S * 2.0**turn)
+
+
+def _said(reply: ChatReply) -> str:
+    """What the journal keeps of a reply: its text, or the tools it called, as JSON."""
+    if not reply.tool_calls:
+        return reply.text
+    return orjson.dumps([call._asdict() for call in reply.tool_calls]).decode()

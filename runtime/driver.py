@@ -77,6 +77,7 @@ class Runtime:
         self._group: TaskGroup
         self.hosts = 1
         self._unnamed = 0
+        self._nameless = 0
         self._under_way: dict[str, anyio.Event] = {}
 
     async def __aenter__(self) -> Self:
@@ -84,11 +85,11 @@ class Runtime:
             if self._address is None:
                 bank = Bank(self._out)
                 stack.callback(bank.close)
-                self._client = in_process(bank)
+                self._client, self._on_bank = in_process(bank)
+                await self._on_bank("open")
                 host = Host(self.catalog, self._client.write, own_process=False)
                 stack.push_async_callback(host.close)
-                self._on_host = _local(host)
-                self._on_bank = _local(bank)
+                self._on_host = _calls_to(host)
             else:
                 from runtime.cluster import Cluster
 
@@ -144,7 +145,14 @@ class Runtime:
             ConfigError: see `runtime.preflight.prepare`; also a missing key.
         """
         prepared = self.prepare(RunSpec(run_id, topology, task, budget, seed))
-        content = run_address(topology, task, budget, seed, prepared.models)
+        try:
+            content = run_address(topology, task, budget, seed, prepared.models)
+        except ConfigError:
+            if self._out is not None:
+                raise
+            # A lambda, or a class of a notebook: nothing could find it again, and without a folder nothing has to.
+            self._nameless += 1
+            content = address(["nameless", self._nameless])
         if not prepared.virtual:
             # A virtual run of the same ingredients is the same run; a live one is another experience each time.
             content = address([content, run_id])
@@ -284,15 +292,13 @@ async def _insist(send: Callable[[bool], Awaitable[T]]) -> T:
     return await send(True)
 
 
-def _local(thing: Any) -> Callable[..., Any]:
-    """Calls methods of an object in this process the way a cluster calls its actors'."""
+def _calls_to(host: Host) -> Callable[..., Any]:
+    """Calls methods of the one host of this process the way a cluster calls its actors'."""
 
-    async def on(*args: Any) -> Any:
-        if isinstance(thing, Host):
-            return await getattr(thing, args[1])(*args[2:])
-        return getattr(thing, args[0])(*args[1:])
+    async def on_host(_: int, method: str, *args: object) -> Any:
+        return await getattr(host, method)(*args)
 
-    return on
+    return on_host
 
 
 async def _not_entered(*_: object) -> Any:

@@ -78,6 +78,8 @@ class RunResult:
     """Per capped dimension, in its integer unit, what was charged above the limit. All zero with honest providers."""
     seconds: float
     """Virtual seconds in virtual runs, wall-clock ones in live runs."""
+    virtual: bool
+    """Whether it ran in virtual time, on models and tools that bill nobody."""
     deterministic: Literal["D1", "D2"]
     """D1: same seed, same everything, anywhere. D2: a live run, reproducible only by replay."""
     disturbed: bool
@@ -102,7 +104,7 @@ class RunResult:
         """Read a sealed run back."""
         kept = orjson.loads(body)
         attempts = tuple(Attempt._make((*row[:-1], tuple(row[-1]))) for row in kept.pop("attempts"))
-        spend = SpendReport.of(attempts, virtual=kept["deterministic"] == "D1")
+        spend = SpendReport.of(attempts, virtual=kept["virtual"])
         return cls(spend=spend, attempts=attempts, **kept)
 
 

@@ -136,11 +136,15 @@ class Run:
             spend=SpendReport.of(attempts, virtual=virtual),
             overspend=dict(zip(spec.budget.dimensions, over, strict=True)),
             seconds=seconds,
-            deterministic="D1" if virtual else "D2",
+            virtual=virtual,
+            deterministic="D1" if virtual and not self._by_arrival() else "D2",
             disturbed=self.disturbed,
             metrics=self._metrics(team, attempts),
             attempts=tuple(attempts),
         )
+
+    def _by_arrival(self) -> bool:
+        return any(getattr(model, "by_arrival", False) for model in self.prepared.models.values())
 
     def _metrics(self, team: RunTeam, attempts: list[Attempt]) -> dict[str, float]:
         slack = _bound_slack(team.refusals, attempts)

@@ -6,7 +6,8 @@ import anyio
 
 from runtime.agents.context import content_of
 from runtime.agents.loop import Desk, Place, Turn
-from runtime.errors import BudgetExceeded, NoChannel, UnknownSeat
+from runtime.boundary import contained
+from runtime.errors import BudgetExceeded, ConfigError, NoChannel, OrchestrationError, UnknownSeat
 from runtime.messages import Message
 from runtime.protocols import OUTSIDE, Mailable, Outcome, Refusal
 from runtime.task import Task
@@ -51,19 +52,28 @@ class RunTeam:
                 if (sender, seat) not in self._channels:
                     raise NoChannel(sender, seat)
                 self.messages += 1
+        if place.busy:
+            raise ConfigError(f"seat {seat!r} is being asked already: an agent does one thing at a time; use ask_all")
+        place.busy = True
         try:
-            reply = await Turn(place, self._desk, content, place.floor if finish else 0).answer()
+            # A user's model may raise anything; from here on it is one of ours.
+            turn = Turn(place, self._desk, content, place.floor if finish else 0)
+            return await contained(f"seat {seat}", turn.answer)
         except BudgetExceeded as error:
             self.refusals.append(Refusal(seat, *error.args))
             raise
-        return reply
+        finally:
+            place.busy = False
 
     async def ask_all(self, asks: Sequence[tuple[str, Message]]) -> list[Mailable | Refusal]:
         """Ask several seats at once; replies in the order of `asks`, a Refusal where the budget did not suffice.
 
-        Asks to the same seat run one after another in their order: an agent does one thing at a time.
+        Asks to the same seat run one after another in their order: an agent does one thing at a time. All of them come to
+        their end before an error is raised, and then it is that of the first in `asks`: which of two that fail at the same
+        instant came first is chance, and a run's spend must not hang on it.
         """
         replies: dict[int, Mailable | Refusal] = {}
+        errors: dict[int, OrchestrationError] = {}
         by_seat: dict[str, list[int]] = {}
         for i, (seat, _) in enumerate(asks):
             by_seat.setdefault(seat, []).append(i)
@@ -75,6 +85,9 @@ class RunTeam:
                     replies[i] = await self.ask(seat, message)
                 except BudgetExceeded as error:
                     replies[i] = Refusal(seat, *error.args)
+                except OrchestrationError as error:
+                    errors[i] = error
+                    return
 
         if len(by_seat) == 1:
             await in_turn(list(range(len(asks))))
@@ -84,6 +97,8 @@ class RunTeam:
             async with anyio.create_task_group() as group:
                 for indices in by_seat.values():
                     group.start_soon(in_turn, indices)
+        if errors:
+            raise errors[min(errors)]
         return [replies[i] for i in range(len(asks))]
 
     def offer(self, answer: Outcome) -> None:

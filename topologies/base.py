@@ -8,7 +8,8 @@ import anyio
 
 from policies.pacing import EvenPacing
 from runtime.agents.agent import Agent
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, OrchestrationError
+from runtime.messages import Part
 from runtime.protocols import FinishCall, Outcome, Pacing, Router, Team
 from runtime.task import Task
 
@@ -82,14 +83,32 @@ def numbered(seat: str, agents: Sequence[Agent]) -> dict[str, Agent]:
     return {f"{seat}[{i}]": agent for i, agent in enumerate(agents)}
 
 
-async def side_by_side(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Await several things at once; results in the order of `calls`. The first error cancels the rest."""
+def joined(parts: Sequence[Part], n: int) -> list[Part]:
+    """At most n parts; what is beyond them becomes part of the last."""
+    if len(parts) <= n:
+        return list(parts)
+    tail = parts[n - 1 :]
+    return [*parts[: n - 1], Part("\n".join(part.text for part in tail), tail[0].needs, tail[0].sender)]
+
+
+async def gathered(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Await several things at once; results in the order of `calls`.
+
+    All of them come to their end before an error is raised, and then it is the error of the first in `calls`: which of two
+    that fail at the same instant came first is chance, and a run's spend must not hang on it.
+    """
     results: dict[int, T] = {}
+    errors: dict[int, OrchestrationError] = {}
 
     async def keep(i: int) -> None:
-        results[i] = await calls[i]()
+        try:
+            results[i] = await calls[i]()
+        except OrchestrationError as error:
+            errors[i] = error
 
     async with anyio.create_task_group() as group:
         for i in range(len(calls)):
             group.start_soon(keep, i)
+    if errors:
+        raise errors[min(errors)]
     return [results[i] for i in range(len(calls))]

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from runtime.agents.agent import Agent
-from runtime.messages import Part, Plan, Report, bundle
+from runtime.messages import Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, numbered, team_of
+from topologies.base import Topology, joined, numbered, team_of
 
 
 class Chain(Topology):
@@ -50,17 +50,9 @@ class Chain(Topology):
         plan = await team.ask("planner", bundle(parts_wanted=self.length))
         assert isinstance(plan, Plan)
         report: Report | None = None
-        for i, part in enumerate(_joined(plan.parts, self.length)):
+        for i, part in enumerate(joined(plan.parts, self.length)):
             reply = await team.ask(f"executor[{i}]", bundle([] if report is None else report, part=part))
             assert isinstance(reply, Report)
             report = reply
             team.offer(report)
         return await team.ask("verifier", bundle([] if report is None else report), finish=True)
-
-
-def _joined(parts: Sequence[Part], n: int) -> list[Part]:
-    """At most n parts; what is beyond them becomes part of the last."""
-    if len(parts) <= n:
-        return list(parts)
-    tail = parts[n - 1 :]
-    return [*parts[: n - 1], Part("\n".join(part.text for part in tail), tail[0].needs, tail[0].sender)]

@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 import anyio
 
 from runtime.agents.agent import Agent
-from runtime.errors import BudgetExceeded, ConfigError
+from runtime.errors import BudgetExceeded, ConfigError, OrchestrationError
 from runtime.messages import Message, Plan, Report, Verdict, bundle
 from runtime.protocols import FinishCall, Mailable, Outcome, Refusal, Router, Team
 from runtime.task import Task
@@ -67,16 +67,23 @@ class Graph(Topology):
         done = {seat: anyio.Event() for seat in self.seats()}
         replies: dict[str, Mailable] = {}
         refused: dict[str, Refusal] = {}
+        failed: dict[str, OrchestrationError] = {}
 
         async def act(seat: str) -> None:
             for sender in self._senders[seat]:
                 await done[sender].wait()
+            if any(sender in failed for sender in self._senders[seat]):
+                failed[seat] = next(failed[sender] for sender in self._senders[seat] if sender in failed)
+                done[seat].set()
+                return
             mails = [replies[sender] for sender in self.seats() if sender in self._senders[seat] and sender in replies]
             message: Message = bundle(mails) if mails else task
             try:
                 replies[seat] = await team.ask(seat, message, finish=seat == self._last)
             except BudgetExceeded as error:
                 refused[seat] = Refusal(seat, *error.args)
+            except OrchestrationError as error:
+                failed[seat] = error
             # Of those who have answered, the one furthest down the wiring, whoever came last: ties must not decide.
             answers = (replies[seat] for seat in self._order if seat in replies)
             team.offer(next((answer for answer in answers if not isinstance(answer, Plan)), None))
@@ -85,6 +92,9 @@ class Graph(Topology):
         async with anyio.create_task_group() as group:
             for seat in self.seats():
                 group.start_soon(act, seat)
+        for seat in self.seats():
+            if seat in failed:
+                raise failed[seat]
         for seat in self.seats():
             if seat in refused:
                 return refused[seat]

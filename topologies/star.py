@@ -7,14 +7,14 @@ from runtime.agents.agent import Agent
 from runtime.messages import Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Refusal, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, numbered, team_of
+from topologies.base import Topology, joined, numbered, team_of
 
 
 class Star(Topology):
     """Planner → executors in parallel → verifier.
 
     Calls: n + 2. Depth: 3. Messages: 2 n (a part to each executor, a report from each). Fan-in of the verifier: n. A plan with
-    fewer parts than executors leaves some idle; parts beyond them go round again.
+    fewer parts than executors leaves some idle; parts beyond them are joined to the last executor's.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Star(Topology):
         """Plan, work in parallel, verify."""
         plan = await team.ask("planner", bundle(parts_wanted=self.width))
         assert isinstance(plan, Plan)
-        asks = [(f"executor[{i % self.width}]", part) for i, part in enumerate(plan.parts)]
+        asks = [(f"executor[{i}]", part) for i, part in enumerate(joined(plan.parts, self.width))]
         replies = await team.ask_all(asks)
         reports = [reply for reply in replies if isinstance(reply, Report)]
         team.offer(majority(reports))
         if not reports:
             return next((reply for reply in replies if isinstance(reply, Refusal)), None)
-        return await team.ask("verifier", bundle(reports[-self.width :]), finish=True)
+        return await team.ask("verifier", bundle(reports), finish=True)

@@ -8,7 +8,7 @@ from runtime.errors import BudgetExceeded, ConfigError
 from runtime.messages import Part, Plan, Report, Verdict, bundle
 from runtime.protocols import FinishCall, Mailable, Outcome, Refusal, Router, Team
 from runtime.task import Task
-from topologies.base import MAX_SEATS, Topology, side_by_side
+from topologies.base import MAX_SEATS, Topology, gathered
 
 Node = tuple[int, ...]
 """A place in the tree: the root is (), its children (0,), (1,), …"""
@@ -74,7 +74,7 @@ class Tree(Topology):
         if len(node) + 1 == self.depth:
             results = await team.ask_all([(_seat("executor", child), part) for child, part in children])
         else:
-            results = await side_by_side([partial(self._subtree, child, part, team) for child, part in children])
+            results = await gathered([partial(self._subtree, child, part, team) for child, part in children])
         reports = [result for result in results if isinstance(result, Report)]
         if not reports:
             return next((result for result in results if isinstance(result, Refusal)), None)

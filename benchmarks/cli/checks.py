@@ -79,7 +79,9 @@ def _store(out: Path) -> Check:
     def attempt() -> str:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out) as folder:
-            Bank(Path(folder)).close()
+            bank = Bank(Path(folder))
+            bank.open()
+            bank.close()
         return f"{out} can hold a store"
 
     return _tried("store", "name a folder you may write to with --out", attempt)

@@ -53,6 +53,8 @@ class Place:
     floor: Vector
     """What is kept back for one finishing call of this seat; 0 when it has none."""
     steps: int = 0
+    busy: bool = False
+    """Whether it is answering right now."""
     spent_tokens: int = 0
     spent_pico: int = 0
     """What routing the current ask has cost."""

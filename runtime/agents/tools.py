@@ -4,8 +4,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
+import anyio
 import orjson
 
 from runtime.boundary import contained, contained_sync, encodable
@@ -29,15 +31,17 @@ class Tool:
     name: str
     description: str
     call: Callable[..., Any]
-    """Called with the arguments by name; may be async. What it raises is shown to the agent as an error."""
+    """Called with the arguments by name; may be async. What it raises is shown to the agent as an error. In live runs a plain
+    function runs in a thread; when the run ends before it, the thread goes on and its result is dropped."""
     parameters: Mapping[str, Any]
     """JSON schema of the arguments."""
     usd: float | str | Decimal = 0
     """Price of one unit."""
     units: Callable[[Mapping[str, Any]], int] = _one_unit
     """How many units a call with these arguments is: a search with three queries is three."""
-    virtual: bool = True
-    """Whether it runs in process and bills nobody. A run with a tool that is not virtual is live."""
+    virtual: bool = False
+    """True promises that it bills nobody and waits for nothing but `anyio.sleep`, so that a run in virtual time may use it.
+    A run with a tool that is not virtual is live."""
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -66,7 +70,11 @@ async def use(tool: Tool, arguments: Mapping[str, Any]) -> str:
     """Call the tool; an error of its own code becomes the observation, so that the agent can react to it."""
 
     async def called() -> str:
-        seen = tool.call(**arguments)
+        if tool.virtual or inspect.iscoroutinefunction(tool.call):
+            seen = tool.call(**arguments)
+        else:
+            # A function that blocks must not hold up the other runs of this host, nor the run's own deadline.
+            seen = await anyio.to_thread.run_sync(partial(tool.call, **arguments), abandon_on_cancel=True)
         return encodable(str(await seen if inspect.isawaitable(seen) else seen))
 
     try:

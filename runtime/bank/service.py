@@ -6,9 +6,11 @@ what is in it.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -46,9 +48,9 @@ class Bank:
         """Commit, waiting for the disk only where somebody may be billed: virtual runs can be run again."""
         self._store.commit(ops, durable=any(isinstance(op, (Opened, Entry)) for op in ops))
 
-    def sealed(self, addresses: Sequence[str]) -> set[str]:
-        """Which of these trials are finished."""
-        return self._store.sealed(addresses)
+    def open(self) -> None:
+        """Open the store now, so that what is wrong with it is told before anything runs."""
+        self._store.sealed([])
 
     def results(self, addresses: Sequence[str]) -> dict[str, RunResult]:
         """The finished ones of these trials, by address."""
@@ -77,17 +79,18 @@ class Bank:
         return self._store.note(name)
 
     def close(self) -> None:
-        """Close the store and give up its lock."""
-        self._store.close()
+        """Close the store and give up its lock; nothing to do where it was never opened."""
+        if "_store" in vars(self):
+            self._store.close()
 
 
-class _Batch:
-    __slots__ = ("done", "error", "ops")
+@dataclass(slots=True, eq=False)
+class _Part:
+    """What one writer wants written."""
 
-    def __init__(self) -> None:
-        self.ops: list[Op] = []
-        self.done = anyio.Event()
-        self.error: OrchestrationError | None = None
+    ops: Sequence[Op]
+    done: anyio.Event
+    error: OrchestrationError | None = None
 
 
 class BankClient:
@@ -99,50 +102,65 @@ class BankClient:
 
     def __init__(self, call: Callable[[Sequence[Op]], Awaitable[None]]) -> None:
         self._call = call
-        self._open: _Batch | None = None
+        self._waiting: list[_Part] = []
         self._in_flight = anyio.Lock()
 
     async def write(self, ops: Sequence[Op]) -> None:
         """Commit ops; a return means they are committed.
 
         Raises:
-            StoreError: nothing of the batch was committed.
+            StoreError: nothing of these ops was committed.
             HostLost: the bank's node is gone.
         """
-        batch = self._open
-        if batch is not None:
-            batch.ops.extend(ops)
-            await batch.done.wait()
+        part = _Part(ops, anyio.Event())
+        self._waiting.append(part)
+        if len(self._waiting) == 1:
+            await self._deliver()
         else:
-            batch = self._open = _Batch()
-            batch.ops.extend(ops)
-            await self._deliver(batch)
-        if batch.error is not None:
-            raise batch.error
+            await part.done.wait()
+        if part.error is not None:
+            raise part.error
 
-    async def _deliver(self, batch: _Batch) -> None:
+    async def _deliver(self) -> None:
         # The first writer of a batch carries it for the others, so its own cancellation must not stop the delivery.
-        try:
-            with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True):
+            parts = self._waiting
+            try:
                 async with self._in_flight:
-                    self._open = None
-                    await self._call(batch.ops)
+                    self._waiting = []
+                    await self._commit(parts)
+            except BaseException:
+                # A cancellation from outside anyio, or a bug. The others must not take it for a commit.
+                for part in parts:
+                    part.error = StoreError("the bank", "a write was cut off; whether it was committed is not known")
+                raise
+            finally:
+                if self._waiting is parts:
+                    self._waiting = []
+                for part in parts:
+                    part.done.set()
+
+    async def _commit(self, parts: list[_Part]) -> None:
+        try:
+            await self._call([op for part in parts for op in part.ops])
+        except StoreError as error:
+            # Nothing of it was committed. Alone, each part fails or succeeds by itself: no run pays for another's fault.
+            if len(parts) == 1:
+                parts[0].error = error
+            else:
+                for part in parts:
+                    await self._commit([part])
         except OrchestrationError as error:
-            batch.error = error
-        except BaseException:
-            # A cancellation from outside anyio, or a bug. The others must not take it for a commit.
-            batch.error = StoreError("the bank", "a write was cut off; whether it was committed is not known")
-            raise
-        finally:
-            if self._open is batch:
-                self._open = None
-            batch.done.set()
+            for part in parts:
+                part.error = error
 
 
-def in_process(bank: Bank) -> BankClient:
-    """A client of a bank in this process; the disk is waited for in a thread, one commit at a time."""
+def in_process(bank: Bank) -> tuple[BankClient, Callable[..., Awaitable[Any]]]:
+    """A client of a bank in this process, and a way to call its methods; in a thread, one at a time."""
+    one = anyio.Lock()
 
-    async def call(ops: Sequence[Op]) -> None:
-        await anyio.to_thread.run_sync(bank.write, ops)
+    async def on_bank(method: str, *args: object) -> Any:
+        async with one:
+            return await anyio.to_thread.run_sync(partial(getattr(bank, method), *args))
 
-    return BankClient(call)
+    return BankClient(partial(on_bank, "write")), on_bank

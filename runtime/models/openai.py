@@ -58,6 +58,8 @@ class OpenAIModel:
         self.spec = spec
         self.price = spec.price
         self.max_parallel = spec.max_parallel
+        self.settings = [spec.model, spec.fixed_usage]
+        """What decides its replies beside the price, for content addresses; the endpoint itself may move."""
         self.shrinkable = spec.fixed_usage is None
         self.window_tokens = spec.window_tokens or UNKNOWN_WINDOW_TOKENS
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}

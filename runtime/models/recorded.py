@@ -69,7 +69,7 @@ class RecordedModel:
         self._answers = {_key(read_blocks(block("task", task))[0].body): found for task, found in records.items()}
 
     @cached_property
-    def address(self) -> str:
+    def settings(self) -> str:
         """Content address of all it can answer, usage and price included: equal models replay equal runs."""
         rows = sorted([key.hex(), text, answer, list(usage)] for key, (text, answer, usage) in self._answers.items())
         price = None if self.price is None else astuple(self.price)

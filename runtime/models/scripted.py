@@ -5,7 +5,6 @@ from decimal import Decimal
 
 from runtime.clock import on_grid_s
 from runtime.errors import ConfigError, ModelRefused
-from runtime.ids import address
 from runtime.messages import Reply, reply_json
 from runtime.models.base import ChatReply, ChatRequest, ToolCall
 from runtime.trampoline import nap_s
@@ -19,8 +18,8 @@ class ScriptedModel:
     """Answers from a script. Its output cannot be shrunk: a limit below it is refused before any work.
 
     Args:
-        replies: a list, used in the order of the calls and then from its start again, or a function of the request. A
-            list answers by arrival, so where calls run in parallel a function is the deterministic choice.
+        replies: a list, used in the order of the calls and then from its start again, or a function of the request. A list
+            of several answers by arrival, over all runs, so its results are marked D2; a function keeps them D1.
         input_tokens: prompt tokens of each call, however long its prompt is.
         output_tokens: reply tokens of each call.
         latency_s: how long a call takes, in virtual seconds in a virtual run.
@@ -55,12 +54,17 @@ class ScriptedModel:
         self.window_tokens = window_tokens
         self.price: Price | None = Price(call_pico=pico_usd(usd))
         self.usage = Usage(input_tokens, output_tokens)
-        self.address = address([_told(replies), *self.usage, latency_s])
-        """Content address of the script: its lines, or the code of its function (not what that function closes over)."""
+        self.by_arrival = not callable(replies) and len(replies) > 1
+        """Whether an answer depends on how many calls came before it, in whatever run: then no run of it is D1."""
         self.served = 0
         """How many calls were answered so far, by this object."""
         self._replies = replies
         self._latency_s = on_grid_s(latency_s)
+
+    @property
+    def settings(self) -> object:
+        """Everything but the price that decides its replies, for content addresses."""
+        return [self._replies, self.usage, self._latency_s]
 
     def bound(self, request: ChatRequest) -> Usage:
         """Exactly the usage of every call."""
@@ -89,12 +93,3 @@ class ScriptedModel:
         if isinstance(line, tuple):
             return ChatReply("", self.usage, "tool_calls", line)
         return ChatReply(reply_json(line), self.usage)
-
-
-def _told(replies: Sequence[Line] | Callable[[ChatRequest], Line]) -> str:
-    if not callable(replies):
-        return repr(replies)
-    code = getattr(replies, "__code__", None)
-    return (
-        repr(replies) if code is None else f"{code.co_name} {code.co_code.hex()} {code.co_consts!r} {code.co_names!r}"
-    )

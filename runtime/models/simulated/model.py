@@ -1,10 +1,8 @@
 """Owns SimulatedModel, the ChatModel over noisy solvers, and the catalogue's two: `small` and `large`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from runtime.errors import BadModelReply, ConfigError, ModelRefused
-from runtime.ids import address
 from runtime.models.base import ChatReply, ChatRequest, FinishReason, estimate_tokens, prompt_tokens
 from runtime.models.simulated.noise import Noise
 from runtime.models.simulated.port import Solver
@@ -58,9 +56,8 @@ class SimulatedModel:
         self.noise = noise
         self.price = price
         self.window_tokens = window_tokens
-        settings = [asdict(noise), tokens_per_s, prefill_tokens_per_s, [solver.family for solver in self.solvers]]
-        self.address = address([name, settings])
-        """Content address of everything but the price that decides its replies."""
+        self.settings = [name, noise, tokens_per_s, prefill_tokens_per_s, [solver.family for solver in self.solvers]]
+        """Everything but the price that decides its replies, for content addresses."""
         self._tokens_per_s = tokens_per_s
         self._prefill_tokens_per_s = prefill_tokens_per_s
 

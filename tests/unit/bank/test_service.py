@@ -166,7 +166,7 @@ async def test_a_cancelled_writer_does_not_keep_the_others_from_committing() -> 
 
 async def test_what_was_written_can_be_read_and_errors_come_back() -> None:
     bank = Bank(None)
-    client = in_process(bank)
+    client, _ = in_process(bank)
     await client.write([Entry("run", "0/a/0", 0, "sent", b"{}"), note("plan")])
 
     assert [entry.state for entry in bank.entries("run")] == ["sent"]
