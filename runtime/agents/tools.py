@@ -70,7 +70,8 @@ async def use(tool: Tool, arguments: Mapping[str, Any]) -> str:
     """Call the tool; an error of its own code becomes the observation, so that the agent can react to it."""
 
     async def called() -> str:
-        if tool.virtual or inspect.iscoroutinefunction(tool.call):
+        is_async = any(map(inspect.iscoroutinefunction, (tool.call, type(tool.call).__call__)))
+        if tool.virtual or is_async:
             seen = tool.call(**arguments)
         else:
             # A function that blocks must not hold up the other runs of this host, nor the run's own deadline.

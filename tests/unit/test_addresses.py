@@ -115,7 +115,7 @@ def test_whatever_changes_the_outcome_changes_the_address() -> None:
         "price": at(star, price=Price(1, 3)),
         "tool": at(tooled()),
         "tool's price": at(tooled(usd=1)),
-        "tool's kind": at(tooled(virtual=False)),
+        "tool's kind": at(tooled(virtual=True)),
         "tool's units": at(tooled(units=near)),
     }
 

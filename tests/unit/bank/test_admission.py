@@ -220,7 +220,7 @@ def test_the_head_is_not_overtaken(order: Order) -> None:
             await anyio.sleep(0.001)
             assert served == []
             admission.release(first.id)
-        assert served == [1, 2]
+        assert sorted(served) == [1, 2]  # granted in one instant; which of them runs first is the loop's choice
 
     (virtual if order == "key" else live)(partial(beside_its_decider, admission, main))
 

@@ -139,7 +139,7 @@ def test_a_miss_fails_the_run_and_spends_no_tokens() -> None:
 async def test_a_copy_from_another_process_answers_alike() -> None:
     copy = pickle.loads(pickle.dumps(MODEL))
 
-    assert copy.settings == MODEL.address
+    assert copy.settings == MODEL.settings
     assert await copy.complete(request()) == await MODEL.complete(request())
 
 
@@ -162,8 +162,8 @@ def test_a_pickled_model_holds_its_answers_once_and_no_task() -> None:
 def test_models_that_replay_differently_have_different_addresses(
     records: Mapping[str, RecordedAnswer], price: Price | None
 ) -> None:
-    assert RecordedModel("recorded/x", records, price=price).settings != MODEL.address
-    assert RecordedModel("recorded/x", dict(reversed(RECORDS.items())), price=PRICE).settings == MODEL.address
+    assert RecordedModel("recorded/x", records, price=price).settings != MODEL.settings
+    assert RecordedModel("recorded/x", dict(reversed(RECORDS.items())), price=PRICE).settings == MODEL.settings
 
 
 def test_a_model_without_records_is_refused() -> None:

@@ -111,8 +111,8 @@ def test_another_number_of_samples_is_another_model(tmp_path: Path) -> None:
     file = write(tmp_path, row())
     by_100, by_1 = load(file)[1], load(file, 1)[1]
 
-    assert by_100[SMALL].address == by_1[SMALL].address
-    assert by_100[SMALL_VERIFIED].address != by_1[SMALL_VERIFIED].address
+    assert by_100[SMALL].settings == by_1[SMALL].settings
+    assert by_100[SMALL_VERIFIED].settings != by_1[SMALL_VERIFIED].settings
 
 
 @pytest.mark.parametrize(

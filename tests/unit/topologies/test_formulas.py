@@ -109,7 +109,7 @@ def test_a_model_is_filled_in_where_an_agent_has_none() -> None:
         assert [agent.model for agent in star.seats().values()] == ["m", "own", "m", "m"]
 
 
-def test_a_plan_shorter_than_the_team_leaves_some_idle_and_a_longer_one_goes_round_again() -> None:
+def test_a_plan_shorter_than_the_team_leaves_some_idle_and_of_a_longer_one_the_last_does_the_rest() -> None:
     def measured(parts: int) -> list[str]:
         plan = Plan(tuple(Part(f"part {i}") for i in range(parts)))
         lines: dict[str, Reply] = {"plan": plan, "report": Report("42"), "verdict": Verdict("accept", "42")}
@@ -119,7 +119,7 @@ def test_a_plan_shorter_than_the_team_leaves_some_idle_and_a_longer_one_goes_rou
 
     assert measured(0) == []
     assert measured(1) == ["executor[0]"]
-    assert measured(3) == ["executor[0]", "executor[1]", "executor[0]"]
+    assert measured(3) == ["executor[0]", "executor[1]"]
 
 
 @pytest.mark.parametrize(
