@@ -1,21 +1,20 @@
 """Owns Runtime, the user's door: it opens the bank, starts or joins hosts, ships runs to them and seals what comes back."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
 
 from runtime.addresses import run_address
 from runtime.bank.service import Bank, BankClient, in_process
-from runtime.bank.store import Note, Sealed
+from runtime.bank.store import Note
 from runtime.boundary import contained
 from runtime.budget import Budget
-from runtime.errors import ConfigError, HostLost, OrchestrationError
+from runtime.errors import ConfigError, OrchestrationError
 from runtime.host import Host
 from runtime.ids import address, check_name
 from runtime.models.base import ChatModel
@@ -23,19 +22,8 @@ from runtime.models.catalog import Catalog, ModelSpec
 from runtime.preflight import Prepared, RunSpec, prepare
 from runtime.protocols import Topology
 from runtime.result import RunResult
+from runtime.shipping import Deliver, Done, Shipping
 from runtime.task import Task
-
-BATCH = 50
-"""Virtual runs a call: a Ray call costs 1 ms of CPU, as much as ten to fifty agent steps."""
-LIVE_AT_ONCE = 64
-"""Live runs in flight per host."""
-MAX_SENDS = 4
-"""How often work is sent when its host is lost. Virtual runs give the same results each time; a live run is taken up again
-where its journal ends, and is marked as disturbed."""
-
-T = TypeVar("T")
-Done = tuple[RunSpec, RunResult]
-Deliver = Callable[[Sequence[Done]], Awaitable[None]]
 
 
 class Runtime:
@@ -74,6 +62,7 @@ class Runtime:
         self._on_host: Callable[..., Any] = _not_entered
         self._on_bank: Callable[..., Any] = _not_entered
         self._client: BankClient
+        self._shipping: Shipping
         self._group: TaskGroup
         self.hosts = 1
         self._unnamed = 0
@@ -97,6 +86,8 @@ class Runtime:
                 stack.push_async_callback(cluster.stop)
                 self._client, self.hosts = cluster.client, cluster.n_hosts
                 self._on_host, self._on_bank = cluster.on_host, cluster.on_bank
+            batches = 1 if self._address is None else 2
+            self._shipping = Shipping(self._on_host, self._on_bank, self._client, self.hosts, batches)
             # Entered last, so that work which somebody left behind in `map` ends before the bank closes under it.
             self._group = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(self._group.cancel_scope.cancel)
@@ -235,7 +226,7 @@ class Runtime:
             done: dict[str, RunResult] = await self._on_bank("results", [spec.address for spec in mine])
             if done:
                 await deliver([(spec, done[spec.address]) for spec in mine if spec.address in done])
-            await self._run_all([spec for spec in mine if spec.address not in done], deliver)
+            await self._shipping.run([spec for spec in mine if spec.address not in done], deliver)
         finally:
             for spec in mine:
                 self._under_way.pop(spec.address).set()
@@ -245,51 +236,6 @@ class Runtime:
         if elsewhere:
             # From the store now, or still to be run, if whoever had begun was cancelled.
             await self._work(elsewhere, deliver)
-
-    async def _run_all(self, todo: Sequence[RunSpec], deliver: Deliver) -> None:
-        """Run specs on the hosts, seal and deliver; two batches on the way to each host, so that none waits for us."""
-        virtual = [spec for spec in todo if not spec.live]
-        size = max(1, min(BATCH, len(virtual) // (4 * self.hosts)))
-        batches = iter([virtual[i : i + size] for i in range(0, len(virtual), size)])
-        lives = iter([spec for spec in todo if spec.live])
-
-        async def feed_batches(host: int) -> None:
-            for job in batches:
-                await deliver(await self._seal(job, await _insist(partial(self._send_virtual, host, job))))
-
-        async def feed_live(host: int) -> None:
-            for spec in lives:
-                await deliver(await self._seal([spec], [await _insist(partial(self._send_live, host, spec))]))
-
-        async with anyio.create_task_group() as group:
-            for host in range(self.hosts):
-                for _ in range(1 if self._address is None else 2):
-                    group.start_soon(feed_batches, host)
-                for _ in range(min(LIVE_AT_ONCE, len(todo) - len(virtual))):
-                    group.start_soon(feed_live, host)
-
-    async def _send_virtual(self, host: int, job: list[RunSpec], again: bool) -> list[bytes]:
-        bodies: list[bytes] = await self._on_host(host, "run_virtual", job)
-        return bodies
-
-    async def _send_live(self, host: int, spec: RunSpec, again: bool) -> bytes:
-        entries = await self._on_bank("entries", spec.run_id)
-        body: bytes = await self._on_host(host, "run_live", spec, entries, again)
-        return body
-
-    async def _seal(self, specs: Sequence[RunSpec], bodies: Sequence[bytes]) -> list[Done]:
-        """Seal results as their hosts wrote them, and read them."""
-        pairs = list(zip(specs, bodies, strict=True))
-        await self._client.write([Sealed(spec.run_id, spec.address, body) for spec, body in pairs])
-        return [(spec, RunResult.from_json(body)) for spec, body in pairs]
-
-
-async def _insist(send: Callable[[bool], Awaitable[T]]) -> T:
-    """Send again when the host is lost; `send` is told whether it was sent before."""
-    for turn in range(MAX_SENDS - 1):
-        with suppress(HostLost):
-            return await send(turn > 0)
-    return await send(True)
 
 
 def _calls_to(host: Host) -> Callable[..., Any]:
