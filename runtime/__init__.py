@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from runtime.messages import Bundle as Bundle
     from runtime.messages import Part as Part
     from runtime.messages import Plan as Plan
+    from runtime.messages import Refusal as Refusal
     from runtime.messages import Report as Report
     from runtime.messages import Verdict as Verdict
     from runtime.messages import bundle as bundle
     from runtime.models.catalog import ModelSpec as ModelSpec
     from runtime.preflight import RunSpec as RunSpec
     from runtime.protocols import Answer as Answer
-    from runtime.protocols import Refusal as Refusal
     from runtime.result import RunResult as RunResult
     from runtime.task import Task as Task
 
@@ -29,7 +29,7 @@ _LAZY = {
     "ModelSpec": "runtime.models.catalog",
     "Part": "runtime.messages",
     "Plan": "runtime.messages",
-    "Refusal": "runtime.protocols",
+    "Refusal": "runtime.messages",
     "Report": "runtime.messages",
     "RunResult": "runtime.result",
     "RunSpec": "runtime.preflight",

@@ -14,6 +14,7 @@ OrchestrationError                      catch this at the edge of an application
 │   ├── ModelRateLimited                retryable
 │   ├── ModelTimeout                    retryable
 │   ├── ModelUnavailable                retryable
+│   │   └── ModelUnreachable            no connection came about; retryable, and nothing is billed
 │   ├── ModelRefused                    the endpoint refused the request before any work; not billed
 │   └── BadModelReply                   the reply cannot be used
 ├── StoreError                          the store cannot be opened, read or written
@@ -166,6 +167,12 @@ class ModelUnavailable(ModelError):
 
     def __str__(self) -> str:
         return f"{self.model}: unavailable ({self.text})"
+
+
+class ModelUnreachable(ModelUnavailable):
+    """No connection came about, so nothing was sent and nothing can be billed."""
+
+    billed: ClassVar[bool] = False
 
 
 class ModelRefused(ModelError):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from runtime.errors import BudgetExceeded
 from runtime.task import Task
 
 
@@ -74,6 +75,17 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Stands in a seat's place in the result of `ask_all` when its request did not fit the budget any more."""
+
+    seat: str
+    scope: str
+    dimension: str
+    need: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """Several mails delivered at once, in the order given, with an optional part to work on."""
 
@@ -91,10 +103,20 @@ KINDS: dict[str, type[Reply]] = {"plan": Plan, "report": Report, "verdict": Verd
 """The typed replies a model can be asked for, by the name that travels in `ChatRequest.reply`."""
 
 
-def bundle(mails: Mail | Sequence[Mail] = (), *, part: Part | None = None, parts_wanted: int = 0) -> Bundle:
-    """Put mails, and the part they are for, into one message."""
-    many = (mails,) if isinstance(mails, Mail) else tuple(mails)
-    return Bundle(many, part, parts_wanted)
+def bundle(
+    mails: "Mail | Refusal | Sequence[Mail | Refusal]" = (), *, part: Part | None = None, parts_wanted: int = 0
+) -> Bundle:
+    """Put mails, and the part they are for, into one message; the task itself is always delivered with it.
+
+    Raises:
+        BudgetExceeded: one of the mails is a Refusal, which is no mail: what the seat was asked for did not fit the budget.
+            Leave refusals out to go on without them.
+    """
+    many = (mails,) if isinstance(mails, Mail | Refusal) else tuple(mails)
+    for mail in many:
+        if isinstance(mail, Refusal):
+            raise BudgetExceeded(mail.scope, mail.dimension, mail.need, mail.left)
+    return Bundle(tuple(mail for mail in many if not isinstance(mail, Refusal)), part, parts_wanted)
 
 
 @cache

@@ -15,6 +15,7 @@ from runtime.budget import Budget
 from runtime.errors import ConfigError
 from runtime.messages import Report, bundle
 from runtime.models.base import ChatMessage, ChatModel, ChatRequest
+from runtime.models.simulated import SimulatedModel
 from runtime.protocols import OUTSIDE, Topology
 from runtime.task import Task
 
@@ -77,6 +78,10 @@ def prepare(spec: RunSpec, find: Callable[[str], ChatModel]) -> Prepared:
         raise ConfigError(
             f"{topology.name}: no seat may be named {OUTSIDE!r}, which is the sender of what the user hands in"
         )
+    for model in models.values():
+        why = model.cannot(spec.task.prompt) if isinstance(model, SimulatedModel) else None
+        if why is not None:
+            raise ConfigError(f"task {spec.task.id}: {why}")
     channels = frozenset(topology.channels())
     for seat in {seat for pair in channels for seat in pair} | {call.seat for call in topology.finish()}:
         if seat not in seats:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from runtime.messages import Bid, Message, Part, Plan, Reply, Report, Verdict
+from runtime.messages import Bid, Message, Part, Plan, Refusal, Reply, Report, Verdict
 from runtime.models.base import ChatReply
 from runtime.task import Task
 
@@ -24,17 +24,6 @@ class FinishCall(NamedTuple):
     seat: str
     mails: int
     """How many mails stand in its prompt at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Stands in a seat's place in the result of `ask_all` when its request did not fit the budget any more."""
-
-    seat: str
-    scope: str
-    dimension: str
-    need: int
-    left: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from runtime.budget import PICO_USD, TOKENS
 from runtime.clock import Clock, on_grid_s
 from runtime.errors import BudgetExceeded, OrchestrationError
 from runtime.journal import Attempt
-from runtime.messages import Plan, Report, Verdict
+from runtime.messages import Plan, Refusal, Report, Verdict
 from runtime.models.base import ChatModel
 from runtime.preflight import Prepared
-from runtime.protocols import Answer, Journal, Outcome, Refusal
+from runtime.protocols import Answer, Journal, Outcome
 from runtime.result import RunResult, SpendReport, Status
 from runtime.team import RunTeam
 

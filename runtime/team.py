@@ -8,8 +8,8 @@ from runtime.agents.context import content_of
 from runtime.agents.loop import Desk, Place, Turn
 from runtime.boundary import contained
 from runtime.errors import BudgetExceeded, ConfigError, NoChannel, OrchestrationError, UnknownSeat
-from runtime.messages import Message
-from runtime.protocols import OUTSIDE, Mailable, Outcome, Refusal
+from runtime.messages import Message, Refusal
+from runtime.protocols import OUTSIDE, Mailable, Outcome
 from runtime.task import Task
 from runtime.trampoline import side_by_side
 

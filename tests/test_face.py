@@ -20,7 +20,7 @@ SAMPLES: dict[object, Any] = {str: "some text", int: 3, float: 2.5, bool: True, 
 
 def samples(cls: type[BaseException]) -> list[BaseException]:
     """Build one error for each alternative in the annotations of its `__init__`."""
-    if "__init__" not in vars(cls):
+    if not any("__init__" in vars(base) for base in cls.__mro__ if base.__module__ == errors.__name__):
         return [cls("some text")]
     parameters = list(inspect.signature(cls).parameters)
     hints = typing.get_type_hints(cls.__init__)

@@ -7,8 +7,8 @@ import anyio
 
 from runtime.agents.agent import Agent
 from runtime.errors import BudgetExceeded, ConfigError, OrchestrationError
-from runtime.messages import Message, Plan, Report, Verdict, bundle
-from runtime.protocols import FinishCall, Mailable, Outcome, Refusal, Router, Team
+from runtime.messages import Message, Plan, Refusal, Report, Verdict, bundle
+from runtime.protocols import FinishCall, Mailable, Outcome, Router, Team
 from runtime.task import Task
 from topologies.base import Topology
 

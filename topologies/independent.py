@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from policies.voting import majority
 from runtime.agents.agent import Agent
-from runtime.messages import Report
-from runtime.protocols import Outcome, Refusal, Router, Team
+from runtime.messages import Refusal, Report
+from runtime.protocols import Outcome, Router, Team
 from runtime.task import Task
 from topologies.base import Topology, numbered, team_of
 

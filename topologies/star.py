@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from policies.voting import majority
 from runtime.agents.agent import Agent
-from runtime.messages import Plan, Report, bundle
-from runtime.protocols import FinishCall, Outcome, Refusal, Router, Team
+from runtime.messages import Plan, Refusal, Report, bundle
+from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
 from topologies.base import Topology, joined, numbered, team_of
 

@@ -5,8 +5,8 @@ from functools import partial
 
 from runtime.agents.agent import Agent
 from runtime.errors import BudgetExceeded, ConfigError
-from runtime.messages import Part, Plan, Report, Verdict, bundle
-from runtime.protocols import FinishCall, Mailable, Outcome, Refusal, Router, Team
+from runtime.messages import Part, Plan, Refusal, Report, Verdict, bundle
+from runtime.protocols import FinishCall, Mailable, Outcome, Router, Team
 from runtime.task import Task
 from topologies.base import MAX_SEATS, Topology, gathered
 

@@ -15,10 +15,10 @@ from runtime.budget import PICO_USD, TOKENS, Caps
 from runtime.errors import BadModelReply, BudgetExceeded
 from runtime.ids import seed_of
 from runtime.journal import Key
-from runtime.messages import Bid, Bundle, Plan, Reply, Report, Verdict, Vote, parse_reply
+from runtime.messages import Bid, Bundle, Plan, Refusal, Reply, Report, Verdict, Vote, parse_reply
 from runtime.messages import Part as Subtask
 from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall
-from runtime.protocols import Award, Mailable, Pacing, PacingView, Refusal, Router, Work
+from runtime.protocols import Award, Mailable, Pacing, PacingView, Router, Work
 from runtime.trampoline import handover
 from runtime.usage import Price
 

@@ -164,9 +164,13 @@ def _read_toml(file: Path) -> dict[str, ModelSpec]:
     if len(raw) > TOML_LIMIT_BYTES:
         raise ConfigError(f"{file}: larger than {TOML_LIMIT_BYTES:,} bytes")
     try:
-        tables = tomllib.loads(raw.decode()).get("models", {})
+        document = tomllib.loads(raw.decode())
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: no valid TOML: {error}") from None
+    for name in document:
+        if name != "models" and get_close_matches(name, ["models"]):
+            raise ConfigError(f"{file}: unknown table [{name}]; did you mean [models...], as in [models.small]?")
+    tables = document.get("models", {})
     if not isinstance(tables, dict):
         raise ConfigError(f"{file}: models must be tables, as in [models.small]")
     specs = {}

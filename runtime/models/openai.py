@@ -22,6 +22,7 @@ from runtime.errors import (
     ModelRefused,
     ModelTimeout,
     ModelUnavailable,
+    ModelUnreachable,
 )
 from runtime.models.base import ChatMessage, ChatReply, ChatRequest, prompt_tokens
 from runtime.models.spec import ModelSpec
@@ -165,7 +166,8 @@ def failure_of(error: openai.APIError, model: str, timeout_s: float, secret: str
         # The aiohttp transport calls a refused or broken connection a ConnectTimeout; the root tells them apart.
         if isinstance(error, openai.APITimeoutError) and (root is error or isinstance(root, TimeoutError)):
             return ModelTimeout(model, timeout_s)
-        return ModelUnavailable(model, clean(f"{type(root).__name__}: {root}", secret))
+        kind = ModelUnreachable if _never_connected(error) else ModelUnavailable
+        return kind(model, clean(f"{type(root).__name__}: {root}", secret))
     if not isinstance(error, openai.APIStatusError):
         return BadModelReply(model, clean(error.message, secret))
     status, text = error.status_code, clean(_said(error), secret)
@@ -184,6 +186,15 @@ def failure_of(error: openai.APIError, model: str, timeout_s: float, secret: str
 def _message_bytes(message: ChatMessage) -> int:
     texts = [message.content, message.tool_call_id, *(part for call in message.tool_calls for part in call)]
     return sum(len(text.encode()) for text in texts)
+
+
+def _never_connected(error: BaseException | None) -> bool:
+    """Whether the transport failed to connect at all: refused, no such host, no trust in its certificate."""
+    while error is not None:
+        if isinstance(error, (aiohttp.ClientConnectorError, ConnectionRefusedError)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _root(error: BaseException) -> BaseException:

@@ -34,7 +34,7 @@ from runtime.usage import Usage
 BODY_LIMIT_BYTES = 8 * 1024 * 1024
 """A larger request is refused while it is still being read."""
 
-_STATUS = {ModelRateLimited: 429, ModelTimeout: 504, ModelUnavailable: 503, BadModelReply: 502}
+_STATUS = {ModelRateLimited: 429, ModelTimeout: 504, ModelUnavailable: 503, BadModelReply: 422}
 
 
 @dataclass

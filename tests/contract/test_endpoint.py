@@ -272,7 +272,7 @@ async def test_an_unknown_model_is_refused_and_the_known_ones_are_named(base_url
         ("limited", ModelRateLimited),
         ("slow", ModelUnavailable),
         ("away", ModelUnavailable),
-        ("garbage", ModelUnavailable),
+        ("garbage", ModelRefused),
     ],
 )
 async def test_an_error_of_the_model_behind_the_server_stays_an_error(

@@ -13,11 +13,11 @@ from runtime.budget import Budget
 from runtime.errors import ConfigError, OrchestrationError
 from runtime.host import run_virtual
 from runtime.ids import draw
-from runtime.messages import Part, Plan, Reply, Report, Verdict, bundle, reply_json
+from runtime.messages import Part, Plan, Refusal, Reply, Report, Verdict, bundle, reply_json
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, prompt_tokens
 from runtime.models.scripted import ScriptedModel
 from runtime.preflight import RunSpec
-from runtime.protocols import Answer, Outcome, Refusal, Team
+from runtime.protocols import Answer, Outcome, Team
 from runtime.result import RunResult
 from runtime.task import Task
 from runtime.trampoline import nap_s

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from runtime.agents.blocks import block, read_blocks
 from runtime.errors import BadModelReply, ConfigError, ModelRefused
 from runtime.models.base import ChatReply, ChatRequest, FinishReason, estimate_tokens, prompt_tokens
 from runtime.models.simulated.noise import Noise
@@ -64,6 +65,13 @@ class SimulatedModel:
     def bound(self, request: ChatRequest) -> Usage:
         """Exact for the prompt; the reply takes at most `request.max_tokens`."""
         return Usage(prompt_tokens(request), request.max_tokens)
+
+    def cannot(self, task: str) -> str | None:
+        """Why it can do nothing with a task; None if it can. Asked before anything is spent."""
+        if any(solver.reads(read_blocks(block("task", task))[0].body) for solver in self.solvers):
+            return None
+        known = ", ".join(solver.family for solver in self.solvers)
+        return f"{self.name} is simulated and reads generated tasks only ({known}); for tasks of your own name a real model"
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """Answer after the latency of reading the prompt, thinking and writing.
