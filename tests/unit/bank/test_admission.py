@@ -201,7 +201,7 @@ def test_a_request_waits_shrinks_to_what_is_left_and_is_then_refused() -> None:
 
 @pytest.mark.parametrize("order", ["key", "arrival"])
 def test_the_head_is_not_overtaken(order: Order) -> None:
-    """50 of 100 are held: the head needs 80, and 10 asked for after it would fit."""
+    """50 of 100 are held: the head needs 95, and 10 asked for after it would fit now, but not beside the head."""
     admission = door(100, order)
     served: list[int] = []
 
@@ -214,7 +214,7 @@ def test_the_head_is_not_overtaken(order: Order) -> None:
     async def main() -> None:
         first = await admit(admission, key(0), tokens(50))
         async with anyio.create_task_group() as group:
-            group.start_soon(seat, 1, tokens(80))
+            group.start_soon(seat, 1, tokens(95))
             await anyio.wait_all_tasks_blocked()
             group.start_soon(seat, 2, tokens(10))
             await anyio.sleep(0.001)
