@@ -20,8 +20,6 @@ from runtime.driver import Runtime
 from runtime.errors import AgentFailed, ConfigError
 from runtime.ids import address
 
-_SETTINGS: ContextVar[Mapping[str, str]] = ContextVar("settings")
-
 
 class Experiment(Definition):
     """A comparison of teams under matched budgets, to run and to read. For its arguments see `benchmarks.plan.Definition`."""
@@ -60,34 +58,57 @@ class Experiment(Definition):
         return self._done
 
 
+class _Settings:
+    """What the command line gave to an experiment file, and what the file asked for."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self.given = given
+        self.asked: set[str] = set()
+
+
+_SETTINGS: ContextVar[_Settings] = ContextVar("settings")
+
+
 def setting(name: str, default: str | None = None, *, help: str = "") -> str:
     """A value that an experiment file takes from the command line as `--set name=value`.
 
     Raises:
         ConfigError: it was not given and has no default.
     """
-    value = _SETTINGS.get({}).get(name, default)
+    settings = _SETTINGS.get(_Settings({}))
+    settings.asked.add(name)
+    value = settings.given.get(name, default)
     if value is None:
         raise ConfigError(f"this experiment needs --set {name}=VALUE" + (f" ({help})" if help else ""))
     return value
 
 
-def load_experiment(path: Path, settings: Mapping[str, str]) -> tuple[Experiment, ModuleType]:
-    """Run an experiment file and take the `experiment` it defines; also its module, to be shipped to hosts.
+def load_experiment(path: Path, given: Mapping[str, str]) -> tuple[Experiment, list[ModuleType]]:
+    """Run an experiment file and take the `experiment` it defines.
 
-    The module gets a stable name, so that what it defines can be pickled and addressed.
+    The module gets a stable name, so that what it defines can be pickled and addressed. Files beside it can be imported, as
+    they can from any script.
+
+    Returns:
+        The experiment, and its module with those it imported from its own folder, which have to be shipped to hosts.
 
     Raises:
-        ConfigError: no such file, an error in it, or no `experiment` in it.
+        ConfigError: no such file, an error in it, no `experiment` in it, or a setting that it does not know.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such experiment file")
     found = spec_from_file_location(f"ostrom_experiment_{address(path.stem)[:8]}", path)
     if found is None or found.loader is None:
         raise ConfigError(f"{path}: an experiment file is a Python file and ends in .py")
+    folder = path.resolve().parent
+    # At the end, so that a file beside it hides nothing of ours.
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    before = set(sys.modules)
     module = module_from_spec(found)
     # What the file defines is addressed by its source and pickled with its module, and both look the module up by name.
     sys.modules[module.__name__] = module
+    settings = _Settings(given)
     token = _SETTINGS.set(settings)
     try:
         contained_sync(str(path), found.loader.exec_module, module)
@@ -98,4 +119,14 @@ def load_experiment(path: Path, settings: Mapping[str, str]) -> tuple[Experiment
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"{path}: the file must define `experiment = Experiment(...)`")
-    return experiment, module
+    unknown = sorted(set(given) - settings.asked)
+    if unknown:
+        known = ", ".join(sorted(settings.asked)) or "none"
+        raise ConfigError(f"{path}: there is no setting {unknown[0]!r} in this experiment; it has {known}")
+    beside = [m for name, m in sys.modules.items() if name not in before and _lies_in(m, folder)]
+    return experiment, [module, *(m for m in beside if m is not module)]
+
+
+def _lies_in(module: ModuleType, folder: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and Path(file).resolve().parent == folder

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import UnionType
 from typing import Literal
 
 from runtime.addresses import canonical
@@ -90,6 +91,11 @@ class Definition:
         cap: Budget | None = None,
         catalog: Mapping[str, ModelSpec | ChatModel] | None = None,
     ) -> None:
+        _check_kinds(
+            name, {"tasks": tasks, "topologies": topologies, "budgets": budgets, "models": models, "seeds": seeds}
+        )
+        if cap is not None and not isinstance(cap, Budget):
+            raise ConfigError(f"experiment {name!r}: cap={cap!r} must be a Budget, as in cap=Budget(usd=5)")
         self.name = check_name(name, "experiment")
         self.tasks, self.topologies, self.budgets = tuple(tasks), tuple(topologies), tuple(budgets)
         self.models, self.seeds = tuple(models), tuple(seeds)
@@ -146,6 +152,23 @@ class Definition:
                 )
             for model in self.models if empty else ():
                 yield topology.with_model(model), model if isinstance(model, str) else model.name
+
+
+_KINDS: dict[str, tuple[type | UnionType, str]] = {
+    "tasks": (Task, 'tasks, as in benchmarks.tasks.jsonl.load("tasks.jsonl")'),
+    "topologies": (Topology, "topologies, as in [Single(), Star(4)]"),
+    "budgets": (Budget, "budgets, as in [Budget(usd=0.02)]"),
+    "models": (str | Router, 'model names and routers, as in ["sim/small"]'),
+    "seeds": (int, "whole numbers, as in [0, 1, 2]"),
+}
+
+
+def _check_kinds(name: str, axes: Mapping[str, object]) -> None:
+    for axis, values in axes.items():
+        kind, wanted = _KINDS[axis]
+        listed = isinstance(values, Sequence) and not isinstance(values, str)
+        if not listed or not all(isinstance(value, kind) for value in values):  # type: ignore[attr-defined]
+            raise ConfigError(f"experiment {name!r}: {axis}={values!r} must be a list of {wanted}")
 
 
 def _kind(model: ChatModel) -> str:

@@ -179,9 +179,11 @@ def _answer(best: Sequence[Mapping[str, Any]], match: Match) -> str:
     if row["topology"] == SINGLE:
         return f"{first} No team solved more than that single agent."
     gain = f"{signed(row['difference'])} [{signed(row['difference_low'])}, {signed(row['difference_high'])}]"
-    rival = f"the best single agent, {SINGLE} with {row['single_model']}"
+    rival = (
+        f"{SINGLE} with {row['single_model']}, one agent that spends the whole budget on repeated answers and a vote"
+    )
     if row["beats"]:
-        return f"{first} That is {gain} above {rival}: more than chance, also after picking the best of {row['picked_from']}."
+        return f"{first} That is {gain} above {rival}; more than chance, also after picking the best of {row['picked_from']}."
     return f"{first} Against {rival}, the difference of {gain} can be chance."
 
 

@@ -180,45 +180,47 @@ def in_order(rows: pl.DataFrame) -> pl.DataFrame:
     return rows[order]
 
 
-def terminal_table(cells: pl.DataFrame, label: str) -> RenderableType:
-    """Write the cells for a terminal of 100 columns or more: a table for each family and budget.
+def terminal_table(cells: pl.DataFrame, label: str, width: int = 120) -> RenderableType:
+    """Write the cells for a terminal: a table for each family and budget.
 
     Args:
         cells: what `cells` returned. The best success of each table is bold.
         label: what the figures rest on, such as "simulated, matched"; it stands in every title.
+        width: columns of the terminal. Where it is too narrow for all, tokens and late/failed are left out whole, since a
+            terminal would cut figures in the middle.
     """
+    names = {name: max(map(len, cells[name])) for name in ("topology", "model")}
+    figures = {"success [95 %]": 17, "$": 9, "tokens": 7, "unspent": 7, "exhausted": 9, "late/failed": 11, "over": 4}
+    if sum(names.values()) + sum(figures.values()) + len(names | figures) > width:
+        figures = {name: wide for name, wide in figures.items() if name not in {"tokens", "late/failed"}}
     tables = []
     for (family, budget), group in cells.group_by("family", "budget", maintain_order=True):
         title = Text(plain(f"{family}, budget {budget} a run ({label})"), style="bold")
         table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         # Equal widths in all tables, so that the eye finds a column again.
-        table.add_column("topology", no_wrap=True, min_width=max(map(len, cells["topology"])))
-        table.add_column("model", no_wrap=True, min_width=max(map(len, cells["model"])))
-        table.add_column("success [95 %]", justify="right", no_wrap=True, min_width=17)
-        table.add_column("$", justify="right", no_wrap=True, min_width=9)
-        table.add_column("tokens", justify="right", no_wrap=True, min_width=7)
-        for name in ("unspent", "exhausted", "late/failed", "over"):
-            table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+        for name, wide in names.items():
+            table.add_column(name, no_wrap=True, min_width=wide)
+        for name, wide in figures.items():
+            table.add_column(name, justify="right", no_wrap=True, min_width=wide)
+        best = group["success"].max()
         for row in group.rows(named=True):
-            table.add_row(*_terminal_row(row, group["success"].max()))
+            style = "bold" if best is not None and row["success"] == best else ""
+            told = [plain(row["topology"]), plain(row["model"]), *map(_figures(row).__getitem__, figures)]
+            table.add_row(*(Text(text, style=style) for text in told))
         tables.append(table)
     return Group(*tables)
 
 
-def _terminal_row(row: dict[str, Any], best: object) -> list[Text]:
-    texts = (
-        plain(row["topology"]),
-        plain(row["model"]),
-        success(row["success"], row["low"], row["high"]),
-        dollars(row["mean_usd"]),
-        count(row["mean_tokens"]),
-        percent(row["unspent"]),
-        percent(row["exhausted"]),
-        percent(row["deadline"] + row["failed"]),
-        count(row["over_trials"]),
-    )
-    style = "bold" if best is not None and row["success"] == best else ""
-    return [Text(text, style=style) for text in texts]
+def _figures(row: dict[str, Any]) -> dict[str, str]:
+    return {
+        "success [95 %]": success(row["success"], row["low"], row["high"]),
+        "$": dollars(row["mean_usd"]),
+        "tokens": count(row["mean_tokens"]),
+        "unspent": percent(row["unspent"]),
+        "exhausted": percent(row["exhausted"]),
+        "late/failed": percent(row["deadline"] + row["failed"]),
+        "over": count(row["over_trials"]),
+    }
 
 
 def plain(text: str) -> str:

@@ -41,5 +41,12 @@ def print_json(value: Any) -> None:
 
 
 def run_async(what: Any, *args: Any) -> Any:
-    """Run an async command on asyncio, with errors out of task groups as plain errors."""
-    return anyio.run(contained, what.__name__, what, *args)
+    """Run an async command on asyncio, with errors out of task groups as plain errors.
+
+    Ctrl-C ends with 130, as shells know it; what was finished by then is in the store.
+    """
+    try:
+        return anyio.run(contained, what.__name__, what, *args)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; what is finished is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from None

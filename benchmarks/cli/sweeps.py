@@ -10,23 +10,24 @@ import polars as pl
 import typer
 from rich.text import Text
 
-from benchmarks.audit import audit, terminal_audit
 from benchmarks.cli.app import AsJson, Out, Settings, app, console, print_json, run_async
+from benchmarks.cli.printing import print_results
 from benchmarks.cli.progress import SweepProgress
 from benchmarks.comparisons import compare as compare_arms
-from benchmarks.comparisons import headline
 from benchmarks.drawings import drawings_of
 from benchmarks.engine import Sweep
 from benchmarks.experiment import load_experiment
 from benchmarks.plan import Definition, Plan
 from benchmarks.report import write_report
 from benchmarks.rows import write_tables
-from benchmarks.tables import Arm, cells, plain, rate, signed, success, terminal_table
+from benchmarks.tables import Arm, cells, rate, signed
+from runtime.bank.service import STORE_FILE
 from runtime.budget import usd_text
 from runtime.driver import Runtime
 from runtime.errors import ConfigError
 
 File = Annotated[Path, typer.Argument(help="A Python file that defines `experiment`.", show_default=False)]
+Full = Annotated[bool, typer.Option("--full", help="Every family and the whole match audit, not only what is pooled.")]
 _STARTER = Path(__file__).parent / "starter.py.txt"
 
 
@@ -56,12 +57,13 @@ def sweep(
     address: Annotated[str, typer.Option(help='"local", "cluster", or the address of a Ray head.')] = "local",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before real money is spent.")] = False,
     fork: Annotated[bool, typer.Option("--fork", help="Go on in a folder made by another plan, and say so.")] = False,
+    full: Full = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an experiment, or go on where it was interrupted: finished trials are never run again."""
     settings = read_settings(setting)
     where = None if hosts == 0 else address
-    done = run_async(_sweep, file, out, settings, where, hosts or None, yes, fork, as_json)
+    done = run_async(_sweep, file, out, settings, where, hosts or None, yes, fork, full, as_json)
     if as_json:
         print_json(done)
 
@@ -74,9 +76,10 @@ async def _sweep(
     hosts: int | None,
     yes: bool,
     fork: bool,
+    full: bool,
     as_json: bool,
 ) -> dict[str, Any]:
-    experiment, module = load_experiment(file, settings)
+    experiment, modules = load_experiment(file, settings)
     screen = console()
     # The plan is made without any host, so that every mistake is told before Ray takes its seconds to start; and where all
     # trials are finished already, it need not start.
@@ -91,8 +94,10 @@ async def _sweep(
         if len(work.results) == len(plan.trials):
             if not as_json:
                 screen.print(_opening(work, reading, None))
-            return _finish(work, out, quiet=as_json)
-    async with Runtime(address, models=experiment.catalog, out=out, hosts=hosts, modules=(module,)) as runtime:
+            return _finish(work, out, quiet=as_json, full=full)
+    if address is not None and not as_json:
+        screen.print("starting Ray, which takes some seconds" if address == "local" else f"joining Ray at {address}")
+    async with Runtime(address, models=experiment.catalog, out=out, hosts=hosts, modules=modules) as runtime:
         work = Sweep(experiment, plan, runtime, fork)
         await work.begin()
         if not as_json:
@@ -100,7 +105,7 @@ async def _sweep(
         with SweepProgress(work, screen, quiet=as_json) as progress:
             async for trial, result in work.run():
                 progress.step(trial, result)
-        return _finish(work, out, quiet=as_json)
+        return _finish(work, out, quiet=as_json, full=full)
 
 
 def _opening(work: Sweep, runtime: Runtime, address: str | None) -> Text:
@@ -132,7 +137,7 @@ def _ask(experiment: Definition, plan: Plan, yes: bool) -> None:
         raise ConfigError("nothing was run; answer yes, or pass --yes")
 
 
-def _finish(work: Sweep, out: Path, *, quiet: bool) -> dict[str, Any]:
+def _finish(work: Sweep, out: Path, *, quiet: bool, full: bool) -> dict[str, Any]:
     """Write tables, manifest and report; print the table and the audit. Returns the document for `--json`."""
     trials = work.trials()
     if trials.is_empty():
@@ -144,26 +149,15 @@ def _finish(work: Sweep, out: Path, *, quiet: bool) -> dict[str, Any]:
     write_report(out / "report.html", trials, manifest, drawings_of(work.experiment.topologies))
     if not quiet:
         screen = console()
-        seen = audit(trials, work.experiment.match)
-        screen.print(terminal_table(table, seen.label(work.plan.kind)))
-        screen.print(terminal_audit(seen))
-        for row in headline(trials, table).to_dicts():
-            screen.print(_best(row, seen.label(work.plan.kind)))
+        print_results(screen, trials, work.experiment.match, work.plan.kind, full=full)
         if work.not_admitted:
             screen.print(f"{work.not_admitted:,} trials were not admitted: the experiment's cap is reached.")
-        screen.print(f"table sha256 {manifest['sha256']}")
-        screen.print(f"report  {out / 'report.html'}\ntables  {out}/trials.parquet calls.parquet cells.parquet")
+        told = f"table sha256 {manifest['sha256']}\ntables  {out}/trials.parquet calls.parquet cells.parquet"
+        told += f"\nreport  {out / 'report.html'}" + (
+            "" if full else f"   (more here: ostrom report --full --out {out})"
+        )
+        screen.print(Text(told), soft_wrap=True)
     return {**manifest, "resumed": work.resumed, "not_admitted": work.not_admitted}
-
-
-def _best(row: dict[str, Any], label: str) -> Text:
-    """One line on the best arm of a family and budget, held against the best `Single(fill)`."""
-    text = f"{row['family']}, {row['budget']} ({label}): best is {row['topology']} · {row['model']} with "
-    text += success(row["success"], row["low"], row["high"])
-    if row["difference"] is not None:
-        text += f"; {signed(row['difference'])} [{signed(row['difference_low'])}, {signed(row['difference_high'])}]"
-        text += f" against the best Single(fill), {'more than' if row['beats'] else 'within'} chance"
-    return Text(plain(text))
 
 
 @app.command(epilog="Example:  ostrom plan examples/first_sweep.py")
@@ -204,7 +198,9 @@ def read_folder(out: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
         ConfigError: there are none in this folder.
     """
     if not (out / "trials.parquet").is_file() or not (out / "manifest.json").is_file():
-        raise ConfigError(f"{out} holds no finished sweep; run `ostrom sweep FILE --out {out}` first")
+        if (out / STORE_FILE).is_file():
+            raise ConfigError(f"{out} holds a sweep that is not finished; the same sweep command goes on where it was")
+        raise ConfigError(f"{out} holds no sweep; run `ostrom sweep FILE --out {out}` first")
     try:
         return pl.read_parquet(out / "trials.parquet"), orjson.loads((out / "manifest.json").read_bytes())
     except (pl.exceptions.PolarsError, orjson.JSONDecodeError, OSError) as error:
@@ -215,17 +211,14 @@ def read_folder(out: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
 
 
 @app.command(epilog="Example:  ostrom report --out out/first")
-def report(out: Out = Path("out/sweep"), as_json: AsJson = False) -> None:
+def report(out: Out = Path("out/sweep"), full: Full = False, as_json: AsJson = False) -> None:
     """Print the table and the match audit of a finished sweep again."""
     trials, manifest = read_folder(out)
-    table = cells(trials)
     if as_json:
-        print_json({"manifest": manifest, "cells": table.to_dicts()})
+        print_json({"manifest": manifest, "cells": cells(trials).to_dicts()})
         return
-    seen = audit(trials, manifest["match"])
-    console().print(terminal_table(table, seen.label(manifest["kind"])))
-    console().print(terminal_audit(seen))
-    console().print(f"report  {out / 'report.html'}")
+    print_results(console(), trials, manifest["match"], manifest["kind"], full=full)
+    console().print(Text(f"report  {out / 'report.html'}"), soft_wrap=True)
 
 
 @app.command(epilog="Example:  ostrom compare 'Star(4)' 'Single(fill)' --model sim/small --out out/first")
