@@ -16,6 +16,21 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DATA = Path(os.environ.get("OSTROM_DATA", ROOT.parent / "shared" / "data")) / "gsm8k" / "recorded.jsonl"
 
 
+OWN = """
+import anyio
+from benchmarks.tasks import companies
+from runtime import Budget, Runtime
+
+async def main():
+    async with Runtime() as rt:
+        [task] = companies.generate(1, seed=5)
+        for calls in (3, 1):
+            result = await rt.run(Debate().with_model("sim/small"), task, budget=Budget(calls=calls))
+            print(result.status)
+anyio.run(main)
+"""
+
+
 def blocks(language: str) -> list[str]:
     """The fenced blocks of a language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
@@ -34,10 +49,17 @@ def ostrom(*arguments: str, cwd: Path) -> str:
 
 
 def test_the_python_of_the_first_screen_prints_what_the_readme_shows(tmp_path: Path) -> None:
-    [code], [shown] = blocks("python"), blocks("text")
+    [code, _], [shown] = blocks("python"), blocks("text")
     (tmp_path / "first.py").write_text(code)
 
     assert run(sys.executable, "first.py", cwd=tmp_path).rstrip() == shown.rstrip()
+
+
+def test_the_topology_of_the_readme_runs(tmp_path: Path) -> None:
+    [_, code] = blocks("python")
+    (tmp_path / "own.py").write_text(code + OWN)
+
+    assert run(sys.executable, "own.py", cwd=tmp_path).split() == ["completed", "exhausted"]
 
 
 def test_the_catalogue_of_the_readme_is_read(tmp_path: Path) -> None:

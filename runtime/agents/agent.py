@@ -16,7 +16,8 @@ class Agent:
     """
 
     role: str
-    """planner, hub, executor, peer, verifier, or a name of your own (which then gives a Report)."""
+    """planner or hub (gives a Plan), executor or peer (a Report), verifier (a Verdict); each brings its own words. Any other
+    name is an executor by another name: it gives a Report and is told the executor's words, unless it has a prompt."""
     model: str | Router | None = None
     """A name of the catalogue or a router. None: the experiment, or the topology's `model=`, fills it in."""
     effort_tokens: int | None = None
