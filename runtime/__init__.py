@@ -1,4 +1,4 @@
-"""The face of the runtime: the names a user imports. What needs Ray or openai is loaded on first use."""
+"""The face of the runtime: the names a user imports, loaded on first use, so that a small script starts at once."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

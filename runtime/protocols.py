@@ -158,7 +158,7 @@ class Caller(Protocol):
     async def ask_role(
         self, role: str, models: Sequence[str], work: Work, bids: Sequence[Bid] = ()
     ) -> list[Reply | Refusal]:
-        """Ask several models at once in a role (bidder, judge) about the work; replies come in the order of `models`."""
+        """Ask several models in a role (bidder, judge) about the work, one after another; replies in the order of `models`."""
         ...
 
 

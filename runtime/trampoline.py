@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import anyio
 from anyio.abc import TaskGroup
 
+from runtime.errors import InternalError
+
 Child = Coroutine[Any, Any, None]
 
 
@@ -113,7 +115,8 @@ class _Fan:
         if isinstance(signal, Nap):
             heappush(self._naps, (self._now_s + signal.seconds, self._places[id(child)], child))
         else:
-            assert signal is _HANDOVER, f"a driven child waits for {signal!r} without a handover"
+            if signal is not _HANDOVER:
+                raise InternalError(f"a model with naps = True waits for {signal!r}; it may only wait by `nap_s`")
             self.handed.append(child)
 
 

@@ -10,9 +10,10 @@ from benchmarks.cli import runs as _runs  # noqa: F401
 from benchmarks.cli import serving as _serving  # noqa: F401
 from benchmarks.cli import sweeps as _sweeps  # noqa: F401
 from benchmarks.cli.app import app
+from benchmarks.tables import plain
 from runtime.errors import ConfigError, OrchestrationError
 
-DONE, FAILED, MISUSE = 0, 1, 2
+FAILED, MISUSE = 1, 2
 
 
 def main() -> None:
@@ -29,4 +30,4 @@ def main() -> None:
 
 def _tell(kind: str, error: OrchestrationError) -> None:
     # One line, however long: a terminal wraps it by itself, and a log or a `grep` wants it whole.
-    Console(stderr=True).print(Text.assemble((kind, "bold red"), str(error)), soft_wrap=True)
+    Console(stderr=True).print(Text.assemble((kind, "bold red"), plain(str(error))), soft_wrap=True)

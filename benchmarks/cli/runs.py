@@ -10,6 +10,7 @@ from rich.text import Text
 
 from benchmarks.cli.app import AsJson, Out, app, console, print_json, run_async
 from benchmarks.tables import plain
+from benchmarks.tasks import companies, craft
 from benchmarks.tasks.jsonl import load
 from policies import StrategyAuction
 from runtime.bank.service import STORE_FILE, Bank
@@ -21,6 +22,7 @@ from runtime.result import RunResult
 from runtime.task import Task
 from topologies import Chain, Independent, Single, Star, Topology, Tree
 
+_FAMILIES: dict[str, Callable[[int], list[Task]]] = {"companies": companies.generate, "craft": craft.generate}
 _SHAPES: dict[str, tuple[Callable[..., Topology], int]] = {
     "single": (Single, 0),
     "independent": (Independent, 1),
@@ -55,21 +57,40 @@ def topology_of(text: str) -> Topology:
 
 
 def model_of(text: str) -> str | Router:
-    """A model name, or an auction written as `auction:small,large`."""
+    """A model name, or an auction written as `auction:sim/small,sim/large`."""
     kind, _, names = text.partition(":")
     return StrategyAuction(*names.split(",")) if kind == "auction" else text
 
 
+def tasks_of(text: str) -> list[Task]:
+    """Tasks from a .jsonl file, from a generator as in `companies:3`, or one task of this text.
+
+    Raises:
+        ConfigError: see `benchmarks.tasks.jsonl.load`.
+    """
+    family, _, n = text.partition(":")
+    if family in _FAMILIES and n.isdecimal():
+        return _FAMILIES[family](int(n))
+    return load(Path(text)) if text.endswith(".jsonl") else [Task(text)]
+
+
 @app.command(
-    epilog="Examples:  ostrom run 'What is 6 times 7?' --topology star:3 --model openai/my-model --tokens 20000\n\n"
-    "ostrom run tasks.jsonl --model sim/small --usd 0.01"
+    epilog="Examples:  ostrom run companies:3 --topology star:4 --usd 0.02\n\n"
+    "ostrom run 'What is 6 times 7?' --model openai/my-model --tokens 20000\n\n"
+    "ostrom run tasks.jsonl --topology independent:3 --model small --usd 0.05"
 )
 def run(
-    task: Annotated[str, typer.Argument(help="The task's text, or a .jsonl file of tasks.", show_default=False)],
+    task: Annotated[
+        str,
+        typer.Argument(
+            help="The task's text, a .jsonl file, or companies:N or craft:N (generated).",
+            show_default=False,
+        ),
+    ],
     topology: Annotated[
         str, typer.Option(help="single, single:fill, independent:3, star:4, chain:3, tree:2,2")
     ] = "single",
-    model: Annotated[str, typer.Option(help="A name of the catalogue, or auction:small,large")] = "sim/small",
+    model: Annotated[str, typer.Option(help="A name of the catalogue, or auction:sim/small,sim/large")] = "sim/small",
     tokens: Annotated[int | None, typer.Option(help="Token limit of each run.")] = None,
     usd: Annotated[str | None, typer.Option(help="Dollar limit of each run.")] = None,
     calls: Annotated[int | None, typer.Option(help="Limit of model calls of each run.")] = None,
@@ -80,8 +101,8 @@ def run(
 ) -> None:
     """Run one team on one task, or on each task of a file, each under one hard budget. Exit code 1 if a run failed."""
     budget = Budget(tokens=tokens, usd=usd, calls=calls, seconds=seconds)
-    many = task.endswith(".jsonl")
-    tasks = load(Path(task)) if many else [Task(task)]
+    tasks = tasks_of(task)
+    many = len(tasks) > 1 or task.endswith(".jsonl")
     team = topology_of(topology).with_model(model_of(model))
     results = run_async(_run, tasks, team, budget, seed, out, as_json)
     if as_json:
@@ -126,7 +147,7 @@ def _print(result: RunResult) -> None:
     total, screen = result.spend.total, console()
     mark = {True: " (correct)", False: " (wrong)", None: ""}[result.correct]
     why = f": {result.reason}" if result.reason else ""
-    screen.print(Text(f"{result.run_id}  {result.status}{why}"))
+    screen.print(Text(plain(f"{result.run_id}  {result.status}{why}")))
     screen.print(Text(f"answer  {plain(result.answer or '-')}{mark}"))
     kind = "virtual, nobody is billed" if total.virtual else "real"
     screen.print(Text(f"spend   {total.tokens:,} tokens  ${total.usd}  {total.calls} calls  ({kind})"))

@@ -15,8 +15,8 @@ from runtime.models.spec import ModelSpec
 
 
 @app.command(
-    epilog="Example:  ostrom serve --port 8000 &  OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=none "
-    "ostrom run 'What is 6 times 7?' --model openai/sim/small --tokens 5000"
+    epilog="Example:  ostrom serve --scripted yes=10,2,0.1,42 &  OPENAI_BASE_URL=http://127.0.0.1:8000/v1 OPENAI_API_KEY=none "
+    "ostrom run 'What is 6 times 7?' --model openai/yes --tokens 5000"
 )
 def serve(
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,

@@ -13,9 +13,10 @@ any scope, in any dimension, whatever runs in parallel.
 A reservation is never cut down to what is left and then granted as if it were enough. What does not fit waits while others
 hold something that may come back; when nobody does, it shrinks its own reply limit, or is refused with the figures.
 
-Waiters are decided by `decide`, in the order of their keys ("key") or of their arrival ("arrival"). The head may wait; none
-overtakes it in a scope that blocks it, so nobody starves; requests in other scopes go on. Decided at quiescence, in key
-order, the outcome of a virtual run depends on nothing but its seed. `settle` is accepted from any epoch: a spend is a fact.
+Waiters are decided by `decide`, in the order of their keys ("key") or of their arrival ("arrival"). The head may wait; no
+waiter overtakes it in a scope that blocks it, so nobody starves; requests in other scopes go on, and those that are granted
+at once (`runtime.bank.admission`) never queue. Decided at quiescence, in key order, the outcome of a virtual run depends on
+nothing but its seed. `settle` is accepted from any epoch: a spend is a fact.
 
 Scopes form a tree; an operation counts in its scope and all ancestors. A child's cap is a ceiling, not a transfer. A
 scope's *floor* is kept for finishing calls: others see it as gone, and each finishing call draws on its own seat's share,

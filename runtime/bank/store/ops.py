@@ -21,7 +21,7 @@ class Opened(NamedTuple):
     address: str
     """Content address of the run."""
     body: bytes
-    """What is needed to begin it again, as JSON."""
+    """Whatever is to be known of it, as JSON."""
 
 
 class Entry(NamedTuple):
