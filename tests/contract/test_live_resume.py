@@ -182,7 +182,6 @@ def test_a_finished_run_is_given_back_without_a_call(tmp_path: Path) -> None:
     assert first[4:] == again[4:]
 
 
-@pytest.mark.xfail(reason="Host.run_live commits the run's address only where there are no entries yet", strict=True)
 def test_another_task_under_the_same_name_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
     """And the run that was interrupted can still be taken up."""
     lives = Lives(tmp_path, "chain")

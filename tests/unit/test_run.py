@@ -17,7 +17,7 @@ from runtime.messages import Part, Plan, Refusal, Reply, Report, Verdict, bundle
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, prompt_tokens
 from runtime.models.scripted import ScriptedModel
 from runtime.preflight import RunSpec
-from runtime.protocols import Answer, Outcome, Team
+from runtime.protocols import Answer, FinishCall, Outcome, Team
 from runtime.result import RunResult
 from runtime.task import Task
 from runtime.trampoline import nap_s
@@ -153,7 +153,7 @@ def test_each_seat_has_its_own_seed_and_a_retry_or_a_neighbour_changes_none() ->
     few = seeds(Independent([Agent("executor", model="m", prompt=str(i)) for i in range(3)]))
     many = seeds(Independent([Agent("executor", model="m", prompt=str(i)) for i in range(9)]))
 
-    assert len(set(many.values())) == 9
+    assert len(set(many.values())) == 9, "seats"
     assert {prompt: many[prompt] for prompt in few} == few
 
 
@@ -190,6 +190,23 @@ def test_every_limit_binds(budget: Budget, served: int) -> None:
 def test_a_limit_of_zero_lets_nothing_through() -> None:
     with pytest.raises(ConfigError, match="too small for one call"):
         run(Single(model="m"), scripted(), Budget(calls=0))
+
+
+def test_each_step_of_a_seat_has_its_own_seed() -> None:
+    seeds: list[int] = []
+
+    async def three(task: Task, team: Team) -> Outcome:
+        await team.ask("a", task)
+        await team.ask("a", task)
+        return await team.ask("a", task)
+
+    def note(request: ChatRequest) -> Reply:
+        seeds.append(request.seed)
+        return as_asked(request)
+
+    run(Own(three), scripted(note), Budget(calls=3))
+
+    assert len(set(seeds)) == 3
 
 
 # --- how runs end
@@ -366,6 +383,22 @@ def test_a_finishing_call_is_served_whatever_the_others_would_have_taken() -> No
 
     assert (result.status, result.answer) == ("completed", "42")
     assert [a.seat for a in result.attempts if a.step == 0][-1] == "verifier"
+
+
+def test_a_seat_that_finishes_twice_is_kept_back_for_twice() -> None:
+    class Twice(Own):
+        def finish(self) -> tuple[FinishCall, ...]:
+            return (FinishCall("c", 0),) * 2
+
+    async def solve(task: Task, team: Team) -> Outcome:
+        await team.ask_all([("a", task), ("b", task)])
+        await team.ask("c", task, finish=True)
+        return await team.ask("c", task, finish=True)
+
+    result = run(Twice(solve), scripted(), Budget(calls=3))
+
+    assert (result.status, result.answer) == ("completed", "42")
+    assert [attempt.seat for attempt in result.attempts] == ["a", "c", "c"]
 
 
 def test_a_finishing_call_that_is_repaired_does_not_draw_on_what_is_kept_for_another() -> None:

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import permutations
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -67,14 +68,24 @@ async def beside_its_decider(admission: Admission, main: Callable[[], Awaitable[
 # --- programs: each seat makes its calls one after another
 
 
-class Call(tuple[int, int, int, int, int | None]):
-    """Fixed tokens, most and least reply tokens, latency in seconds, tokens used (None: unknown)."""
+class Call(NamedTuple):
+    """What a seat does next."""
+
+    turns: int
+    """How often it lets others go first, all in the same instant, before it asks."""
+    fixed: int
+    most: int
+    least: int
+    latency_s: int
+    used: int | None
+    """None: unknown."""
 
 
 Program = Sequence[Sequence[Call]]
-calls = st.tuples(
-    st.integers(0, 4), st.integers(0, 6), st.integers(0, 3), st.integers(0, 2), st.none() | st.integers(0, 10)
-).map(lambda c: Call((c[0], max(c[1], c[2]), c[2], c[3], c[4])))
+few = st.integers(0, 3)
+calls = st.builds(
+    Call, few, st.integers(0, 4), st.integers(3, 6), few, st.integers(0, 2), st.none() | st.integers(0, 10)
+)
 programs = st.lists(st.lists(calls, min_size=1, max_size=4), min_size=1, max_size=6)
 
 
@@ -84,17 +95,19 @@ def play(program: Program, cap: int, spawn_order: Sequence[int], allowances: dic
     got: dict[Key, Outcome] = {}
 
     async def seat(i: int) -> None:
-        for step, (fixed, most, least, latency_s, used) in enumerate(program[i]):
+        for step, call in enumerate(program[i]):
+            for _ in range(call.turns):
+                await checkpoint()
             asked_s = anyio.current_time()
             try:
-                held = await admit(admission, key(i, step), tokens(fixed, most, least))
+                held = await admit(admission, key(i, step), tokens(call.fixed, call.most, call.least))
             except BudgetExceeded as error:
                 got[key(i, step)] = ("refused", error.need, error.left, anyio.current_time())
                 return
             got[key(i, step)] = ("held", held.units, asked_s, anyio.current_time())
             admission.sent(held.id, 0)
-            await anyio.sleep(latency_s)
-            admission.settle(held.id, None if used is None else min(used, held.amounts))
+            await anyio.sleep(call.latency_s)
+            admission.settle(held.id, None if call.used is None else min(call.used, held.amounts))
 
     async def all_seats() -> None:
         async with anyio.create_task_group() as group:
@@ -125,7 +138,7 @@ def test_the_outcome_does_not_depend_on_who_was_started_or_woken_first(
 def test_a_seat_that_stays_within_its_allowance_never_waits_and_is_never_refused(program: Program, cap: int) -> None:
     """As long as nobody was granted more than an allowance."""
     share = cap // len(program)
-    small = [i for i, steps in enumerate(program) if sum(fixed + most for fixed, most, *_ in steps) <= share]
+    small = [i for i, steps in enumerate(program) if sum(call.fixed + call.most for call in steps) <= share]
     got = play(program, cap, small, even(cap, len(program)))
 
     for outcome in got.values():
@@ -136,7 +149,7 @@ def test_a_seat_that_stays_within_its_allowance_never_waits_and_is_never_refused
 @pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("n", [3, 12])
 def test_winners_are_the_lowest_keys_whoever_asks_first(n: int, at_once: bool) -> None:
-    program = [[Call((1000, 0, 0, 1, 1000))]] * n
+    program = [[Call(0, 1000, 0, 0, 1, 1000)]] * n
     for spawn_order in (range(n), range(n - 1, -1, -1), random.Random(3).sample(range(n), n)):
         got = play(program, 2500, spawn_order, even(2500, n) if at_once else {})
 
@@ -145,9 +158,34 @@ def test_winners_are_the_lowest_keys_whoever_asks_first(n: int, at_once: bool) -
 
 
 def test_numbers_in_seats_count_as_numbers() -> None:
-    got = play([[Call((1, 0, 0, 0, 1))]] * 11, 3, range(10, -1, -1), {})
+    got = play([[Call(0, 1, 0, 0, 0, 1)]] * 11, 3, range(10, -1, -1), {})
 
     assert sorted(k for k in got if got[k][0] == "held") == [key(0), key(1), key(2)]
+
+
+def test_the_lowest_key_wins_even_if_it_asks_last_in_its_instant() -> None:
+    program = [[Call(3 - i, 1000, 0, 0, 1, 1000)] for i in range(3)]
+    for _ in range(20):
+        got = play(program, 1500, range(3), {})
+
+        assert [outcome[0] for _, outcome in sorted(got.items())] == ["held", "refused", "refused"]
+
+
+def test_nobody_is_served_at_once_any_more_when_one_has_taken_more_than_its_allowance() -> None:
+    """Each may have 10 of 30; the first takes 20 for good, and then the others want their 10 in the same instant."""
+    program = [[Call(0, 20, 0, 0, 9, None)], *[[Call(0, 0, 0, 0, 1, 0), Call(0, 10, 0, 0, 1, None)]] * 2]
+    for spawn_order in [*permutations(range(3))] * 3:
+        got = play(program, 30, spawn_order, even(30, 3))
+
+        assert (got[key(1, 1)][0], got[key(2, 1)][0]) == ("held", "refused")
+
+
+def test_what_a_seat_did_not_use_it_may_have_again_at_once() -> None:
+    """A share of 10, of which each of twelve calls holds 9 and uses none; the other seat waits for more than is left."""
+    program = [[Call(0, 9, 0, 0, 1, 0)] * 12, [Call(0, 12, 0, 0, 1, 0)]]
+    got = play(program, 20, range(2), even(20, 2))
+
+    assert all(outcome[2] == outcome[3] for (_, seat, _), outcome in got.items() if seat == "executor[0]")
 
 
 @pytest.mark.parametrize("arrival", list(permutations(range(3))))

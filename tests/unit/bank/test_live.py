@@ -13,6 +13,7 @@ from runtime.agents.tools import Tool
 from runtime.bank.live import LiveJournal
 from runtime.bank.service import BankClient
 from runtime.bank.store import Entry, Op
+from runtime.bank.vector import unpack
 from runtime.budget import Budget
 from runtime.clock import LoopClock
 from runtime.errors import StoreError
@@ -106,7 +107,10 @@ async def life(
     journal = LiveJournal("run", BankClient(disk), disk.entries, len(budget.dimensions))
     run = Run(prepared, clock or LoopClock(), journal, permits)
     run.earlier.extend(journal.restore(run.ledger, SCOPE))
-    return await run.execute()
+    result = await run.execute()
+    total = result.spend.total
+    assert unpack(run.ledger.scopes[SCOPE].settled, 4) == (total.tokens, total.pico_usd, total.calls, total.tool_calls)
+    return result
 
 
 SEARCH = Tool("search", "Looks.", lambda: "seen", {}, units=lambda arguments: 2)
@@ -201,21 +205,28 @@ async def test_a_tool_call_that_was_lost_is_charged_with_its_units_as_a_tool_cal
 async def test_cached_tokens_are_remembered() -> None:
     """They decide what routing has cost, and so the effort of the work that follows."""
 
-    def say(request: ChatRequest) -> Any:
-        return ChatReply(reply_json(answer(request)), Usage(60, 40, 50))
+    class Cached(ScriptedModel):
+        shrinkable = True
+
+        def bound(self, request: ChatRequest) -> Usage:
+            return Usage(60, request.max_tokens)
+
+        async def complete(self, request: ChatRequest) -> ChatReply:
+            return ChatReply(reply_json(answer(request)), Usage(60, 40, 50))
 
     def priced() -> list[ScriptedModel]:
-        models = [model(say, name) for name in "mn"]
+        models: list[ScriptedModel] = [Cached(answer, virtual=False, name=name) for name in "mn"]
         for one in models:
-            one.price = Price(10**6, 10**6, 0, 10)
+            one.price = Price(10**9, 10**9, 0, 10)
         return models
 
     topology, disk = Single(model=StrategyAuction("m", "n")), Disk()
-    whole = await life(disk, topology, *priced(), budget=Budget(usd=1))
-    again = await life(disk.up_to(len(disk.entries) - 1), topology, *priced(), budget=Budget(usd=1))
+    whole = await life(disk, topology, *priced(), budget=Budget(usd=2))
+    again = await life(disk.up_to(len(disk.entries)), topology, *priced(), budget=Budget(usd=2))
 
-    assert again.status == "completed"
-    assert again.spend.total.pico_usd == whole.spend.total.pico_usd + 100 * 10**6
+    assert (whole.status, whole.attempts[-1].kind) == ("completed", "work")
+    assert whole.attempts[-1].wanted_tokens < 2000 - 60, "routing was paid out of the same share"
+    assert (again.status, again.spend.total) == ("completed", whole.spend.total)
 
 
 async def test_what_never_left_because_the_journal_refused_it_costs_nothing() -> None:

@@ -161,6 +161,20 @@ def test_a_budget_that_does_not_pay_for_the_auction_leaves_the_work_to_the_cheap
     assert not [a for a in result.attempts if a.kind == "work"]
 
 
+def test_a_jury_that_is_not_complete_decides_nothing() -> None:
+    """The dear one's vote does not fit; the vote that was paid alone would have given it the work."""
+    bidders = Bidder("small", Price(1, 1), vote=Vote((0, 5))), Bidder("large", Price(3, 3))
+    result = auctioned(Budget(usd="0.00000000075"), *bidders)
+
+    assert (result.status, result.answer) == ("completed", "42")
+    assert [(a.kind, a.model) for a in result.attempts] == [
+        ("bid", "small"),
+        ("bid", "large"),
+        ("vote", "small"),
+        ("work", "small"),
+    ]
+
+
 def test_a_bidder_that_the_budget_cannot_pay_does_not_keep_the_work_from_being_done() -> None:
     """The dear one's bid does not fit; the cheap one does the work."""
     result = auctioned(Budget(usd="0.0000000003"), Bidder("small", Price(1, 1)), Bidder("large", Price(9, 9)))
