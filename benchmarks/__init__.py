@@ -1,7 +1,8 @@
 """The experiment: what was run, what came out, what it means; and the command line."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from runtime.lazy import lazy
 
 if TYPE_CHECKING:
     from benchmarks.experiment import Experiment as Experiment
@@ -9,11 +10,4 @@ if TYPE_CHECKING:
 
 _LAZY = {"Experiment": "benchmarks.experiment", "setting": "benchmarks.experiment"}
 __all__ = sorted(_LAZY)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(globals(), _LAZY)

@@ -17,7 +17,7 @@ from benchmarks.tables import canonical_sha256
 from runtime.budget import Budget
 from runtime.driver import Runtime
 from runtime.errors import ConfigError
-from runtime.ids import address
+from runtime.ids import PACKAGES, address
 from runtime.result import RunResult
 
 PLAN_NOTE = "plan"
@@ -173,7 +173,7 @@ def code_revision() -> str:
     from pathlib import Path
 
     digests = []
-    for package in ("runtime", "policies", "topologies", "benchmarks"):
+    for package in PACKAGES:
         found = find_spec(package)
         assert found is not None
         assert found.origin is not None

@@ -1,7 +1,8 @@
 """The face of the runtime: the names a user imports, loaded on first use, so that a small script starts at once."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from runtime.lazy import lazy
 
 if TYPE_CHECKING:
     from runtime.agents.agent import Agent as Agent
@@ -40,11 +41,4 @@ _LAZY = {
     "bundle": "runtime.messages",
 }
 __all__ = sorted(_LAZY)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(globals(), _LAZY)

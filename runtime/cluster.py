@@ -25,9 +25,9 @@ from runtime.bank.service import Bank, BankClient
 from runtime.bank.store import Op
 from runtime.errors import ConfigError, HostLost, InternalError, OrchestrationError
 from runtime.host import Host
+from runtime.ids import PACKAGES
 from runtime.models.catalog import Catalog
 
-PACKAGES = ("runtime", "policies", "topologies", "benchmarks")
 _BANK = "ostrom-bank"
 """Name of the bank's actor; names are private to the driver's own Ray namespace."""
 _KNOCK_S = 10.0

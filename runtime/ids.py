@@ -7,6 +7,9 @@ import orjson
 
 from runtime.errors import ConfigError
 
+PACKAGES = ("runtime", "policies", "topologies", "benchmarks")
+"""The packages of this distribution."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 

@@ -15,9 +15,8 @@ from benchmarks.cli.app import AsJson, app, console, print_json, run_async
 from runtime.bank.service import Bank
 from runtime.driver import Runtime
 from runtime.errors import OrchestrationError
+from runtime.ids import PACKAGES
 from runtime.models.catalog import Catalog
-
-PACKAGES = ("runtime", "policies", "topologies", "benchmarks")
 
 
 class Check(NamedTuple):

@@ -1,7 +1,8 @@
 """The face of the models: what a user builds a catalogue from."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from runtime.lazy import lazy
 
 if TYPE_CHECKING:
     from runtime.models.base import ChatMessage as ChatMessage
@@ -26,11 +27,4 @@ _LAZY = {
     "SimulatedModel": "runtime.models.simulated",
 }
 __all__ = sorted(_LAZY)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(globals(), _LAZY)

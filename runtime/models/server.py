@@ -174,9 +174,11 @@ def serve(
     import uvicorn
 
     app = create_app(models)
+    if not 0 <= port <= 65_535:
+        raise ConfigError(f"cannot listen on {host} port {port}: ports are 0 to 65535")
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error}") from None
     with listener:
         shown = f"[{host}]" if ":" in host else host
