@@ -223,6 +223,23 @@ def test_one_folder_has_one_sweep_at_a_time(tmp_path: Path, ostrom: Ostrom, ostr
     assert f"process {running.pid} on host {socket.gethostname()}" in second.stderr
 
 
+def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(
+    tmp_path: Path, ostrom: Ostrom, ostrom_here: Ostrom, undisturbed: Folder
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    running = Folder(tmp_path, ostrom).sweep(WORKED_ON=str(gate))
+    assert f"{PLANNED} trials" in running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    reader = os.open(gate, os.O_RDONLY | os.O_NONBLOCK)
+    _, told = running.communicate(timeout=RUN_S)
+    os.close(reader)
+
+    assert running.returncode == 130
+    assert told.strip() == "interrupted; what is finished is kept, and the same command goes on from there"
+    assert Folder(tmp_path, ostrom_here).finish()["sha256"] == undisturbed.manifest["sha256"]
+
+
 CAPPED = (
     HEAD
     + """
