@@ -99,7 +99,8 @@ class Definition:
         self.name = check_name(name, "experiment")
         self.tasks, self.topologies, self.budgets = tuple(tasks), tuple(topologies), tuple(budgets)
         self.models, self.seeds = tuple(models), tuple(seeds)
-        self.match, self.cap, self.catalog = match, cap, dict(catalog or {})
+        self.cap, self.catalog = cap, dict(catalog or {})
+        self.match: Match = match
         if cap is not None and (cap.seconds is not None or isinstance(cap.tool_calls, Mapping)):
             raise ConfigError(
                 f"experiment {name!r}: its cap limits tokens, usd, calls or tool_calls, each by one number"

@@ -143,12 +143,13 @@ class _Look:
 
     def topology_handles(self, joined: bool) -> list[Line2D]:
         looks = [(name, self.line(name, self._models[0])) for name in self._topologies]
-        fixed = {"linestyle": "-" if joined else "none", "marker": "o"}
+        fixed: dict[str, Any] = {"linestyle": "-" if joined else "none", "marker": "o"}
         return [Line2D([], [], label=plain(name), **(look | fixed)) for name, look in looks]
 
     def model_handles(self) -> list[Line2D]:
         looks = [(name, self.line(self._topologies[0], name)) for name in self._models]
-        handles = [Line2D([], [], label=plain(name), **(look | {"color": "#333333"})) for name, look in looks]
+        dark: dict[str, Any] = {"color": "#333333"}
+        handles = [Line2D([], [], label=plain(name), **(look | dark)) for name, look in looks]
         return [*handles, Line2D([], [], label=f"{SINGLE} of the same model", color=_GREY)]
 
 

@@ -79,10 +79,11 @@ class Cluster:
         cls, n_hosts: int | None, catalog: Catalog, out: Path | None, modules: Sequence[ModuleType]
     ) -> "Cluster":
         import ray
+        from ray import cloudpickle
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         for module in modules:
-            ray.cloudpickle.register_pickle_by_value(module)
+            cloudpickle.register_pickle_by_value(module)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # A synchronous actor runs one method at a time, as the store behind it asks.
         make_bank: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Bank)

@@ -1,5 +1,6 @@
 """Owns what all commands share: the app, its consoles, and the common options."""
 
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,7 +64,7 @@ def run_async(what: Any, *args: Any) -> Any:
     Ctrl-C ends with 130, as shells know it; what was finished by then is in the store.
     """
     try:
-        return anyio.run(contained, what.__name__, what, *args)
+        return anyio.run(partial(contained, what.__name__, what, *args))
     except KeyboardInterrupt:
         typer.echo("\ninterrupted; what is finished is kept, and the same command goes on from there", err=True)
         raise typer.Exit(130) from None
