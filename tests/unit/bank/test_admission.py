@@ -21,6 +21,7 @@ from runtime.bank.ledger import Ledger, Order
 from runtime.bank.vector import Vector, pack
 from runtime.errors import BudgetConflict, BudgetError, BudgetExceeded, StaleEpoch
 from runtime.journal import Key
+from runtime.trampoline import side_by_side
 
 Outcome = tuple[Any, ...]
 
@@ -306,6 +307,28 @@ def test_what_was_granted_in_the_instant_of_a_cancellation_goes_back() -> None:
         assert (admission.ledger.waiting, admission.ledger.scopes["run"].held) == (0, 0)
 
     live(main)
+
+
+def test_a_request_of_a_fan_out_that_ends_before_it_could_wait_is_out_of_the_queue() -> None:
+    admission = door(100, "key")
+
+    async def main() -> None:
+        first = await admit(admission, key(0), tokens(50))
+
+        async def fails() -> None:
+            assert admission.ledger.waiting == 1
+            raise LookupError
+
+        async def waits() -> None:
+            await admit(admission, key(1), tokens(80))
+
+        with pytest.raises(LookupError):
+            await side_by_side([waits(), fails()])
+        assert admission.ledger.waiting == 0
+        admission.release(first.id)
+        await anyio.sleep(1)
+
+    virtual(partial(beside_its_decider, admission, main))
 
 
 # --- the permit
