@@ -91,6 +91,9 @@ class Run:
                 if isinstance(outcome, Refusal):
                     refused = BudgetExceeded(outcome.scope, outcome.dimension, outcome.need, outcome.left)
                     ending.status, ending.reason = "exhausted", f"{outcome.seat}: {refused}"
+                elif not isinstance(outcome, Outcome):
+                    kind = type(outcome).__name__
+                    ending.status, ending.reason = "failed", f"{where} returned a {kind}, which is no answer"
                 else:
                     ending.status, ending.reason, ending.outcome = "completed", "", outcome
         if scope.cancelled_caught:

@@ -8,6 +8,7 @@ import anyio
 
 from policies.pacing import EvenPacing
 from runtime.agents.agent import Agent
+from runtime.agents.roles import reply_of
 from runtime.errors import ConfigError, OrchestrationError
 from runtime.messages import Part
 from runtime.protocols import FinishCall, Outcome, Pacing, Router, Team
@@ -65,17 +66,39 @@ class Topology:
 
 
 def team_of(
-    role: str, agents: int | Sequence[Agent], model: str | Router | None, *, at_least: int = 1, what: str
+    role: str,
+    agents: int | Sequence[Agent],
+    model: str | Router | None,
+    *,
+    at_least: int = 1,
+    what: str,
+    reply: str | None = None,
 ) -> list[Agent]:
     """Agents from the shorthand: a number of them in a role, or the agents themselves.
 
     Raises:
-        ConfigError: fewer than `at_least`, or more than a topology may have.
+        ConfigError: fewer than `at_least`, more than a topology may have, or one who does not give the typed reply asked for.
     """
     members = [Agent(role)] * agents if isinstance(agents, int) else list(agents)
     if not at_least <= len(members) <= MAX_SEATS:
         raise ConfigError(f"{what} needs {at_least} to {MAX_SEATS} agents, not {agents!r}")
+    if reply is not None:
+        members = [giving(reply, f"{what}: {role}", member) for member in members]
     return [member.filled(model) for member in members]
+
+
+def giving(reply: str, what: str, agent: Agent) -> Agent:
+    """The agent, if its role gives this typed reply.
+
+    Raises:
+        ConfigError: it gives another, so the topology could do nothing with what it says.
+    """
+    if reply_of(agent.role) != reply:
+        raise ConfigError(
+            f"{what}: Agent({agent.role!r}) gives a {reply_of(agent.role)}, and a {reply} is needed here; "
+            "words of your own go into prompt="
+        )
+    return agent
 
 
 def numbered(seat: str, agents: Sequence[Agent]) -> dict[str, Agent]:

@@ -6,7 +6,7 @@ from runtime.agents.agent import Agent
 from runtime.messages import Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, joined, numbered, team_of
+from topologies.base import Topology, giving, joined, numbered, team_of
 
 
 class Chain(Topology):
@@ -24,10 +24,10 @@ class Chain(Topology):
         verifier: Agent | None = None,
         model: str | Router | None = None,
     ) -> None:
-        members = team_of("executor", executors, model, what="Chain")
+        members = team_of("executor", executors, model, what="Chain", reply="report")
         self.length = len(members)
         seats = {
-            "planner": (planner or Agent("planner")).filled(model),
+            "planner": giving("plan", "Chain: planner", planner or Agent("planner")).filled(model),
             **numbered("executor", members),
             "verifier": (verifier or Agent("verifier")).filled(model),
         }

@@ -20,7 +20,7 @@ class Independent(Topology):
     """
 
     def __init__(self, agents: int | Sequence[Agent] = 3, *, model: str | Router | None = None) -> None:
-        members = team_of("executor", agents, model, what="Independent")
+        members = team_of("executor", agents, model, what="Independent", reply="report")
         super().__init__(f"Independent({len(members)})", numbered("agent", members))
 
     async def solve(self, task: Task, team: Team) -> Outcome:

@@ -7,7 +7,7 @@ from runtime.errors import BudgetExceeded
 from runtime.messages import Report
 from runtime.protocols import Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology
+from topologies.base import Topology, giving
 
 FILL_TOKENS = 600
 """Effort of one repetition of `Single(fill=True)`: enough for a whole task, and small enough that budgets buy several."""
@@ -32,7 +32,8 @@ class Single(Topology):
         model: str | Router | None = None,
     ) -> None:
         usual = "Single(fill)" if fill else "Single"
-        super().__init__(name or usual, {"agent": (agent or Agent("executor")).filled(model)})
+        agent = (agent or Agent("executor")).filled(model)
+        super().__init__(name or usual, {"agent": giving("report", usual, agent) if fill else agent})
         self.fill = fill
         if fill:
             self.pacing = FixedPacing(FILL_TOKENS)
@@ -40,8 +41,7 @@ class Single(Topology):
     async def solve(self, task: Task, team: Team) -> Outcome:
         """Answer once, or until nothing more fits."""
         if not self.fill:
-            reply = await team.ask("agent", task)
-            return reply if isinstance(reply, Report) else None
+            return await team.ask("agent", task)
         reports: list[Report] = []
         while len(reports) < MAX_REPETITIONS:
             try:

@@ -7,7 +7,7 @@ from runtime.agents.agent import Agent
 from runtime.messages import Plan, Refusal, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, joined, numbered, team_of
+from topologies.base import Topology, giving, joined, numbered, team_of
 
 
 class Star(Topology):
@@ -25,10 +25,10 @@ class Star(Topology):
         verifier: Agent | None = None,
         model: str | Router | None = None,
     ) -> None:
-        members = team_of("executor", executors, model, what="Star")
+        members = team_of("executor", executors, model, what="Star", reply="report")
         self.width = len(members)
         seats = {
-            "planner": (planner or Agent("planner")).filled(model),
+            "planner": giving("plan", "Star: planner", planner or Agent("planner")).filled(model),
             **numbered("executor", members),
             "verifier": (verifier or Agent("verifier")).filled(model),
         }

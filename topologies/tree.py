@@ -8,7 +8,7 @@ from runtime.errors import BudgetExceeded, ConfigError
 from runtime.messages import Part, Plan, Refusal, Report, Verdict, bundle
 from runtime.protocols import FinishCall, Mailable, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import MAX_SEATS, Topology, gathered
+from topologies.base import MAX_SEATS, Topology, gathered, giving
 
 Node = tuple[int, ...]
 """A place in the tree: the root is (), its children (0,), (1,), …"""
@@ -41,9 +41,12 @@ class Tree(Topology):
             levels.append([(*node, i) for node in levels[-1] for i in range(branching)])
         self._hubs = [node for level in levels[:-1] for node in level]
         self._leaves = levels[-1]
-        seats = {_seat("hub", node): (hub or Agent("hub")).filled(model) for node in self._hubs}
-        seats |= {_seat("executor", node): (executor or Agent("executor")).filled(model) for node in self._leaves}
-        seats |= {_seat("join", node): (verifier or Agent("verifier")).filled(model) for node in self._hubs}
+        hub = giving("plan", "Tree: hub", hub or Agent("hub")).filled(model)
+        executor = giving("report", "Tree: executor", executor or Agent("executor")).filled(model)
+        verifier = giving("verdict", "Tree: verifier", verifier or Agent("verifier")).filled(model)
+        seats = {_seat("hub", node): hub for node in self._hubs}
+        seats |= {_seat("executor", node): executor for node in self._leaves}
+        seats |= {_seat("join", node): verifier for node in self._hubs}
         super().__init__(f"Tree({branching},{depth})", seats)
 
     def channels(self) -> Iterable[tuple[str, str]]:

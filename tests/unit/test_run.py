@@ -235,6 +235,10 @@ async def _raises(task: Task, team: Team) -> Outcome:
     raise KeyError("a slip")
 
 
+async def _returns_a_number(task: Task, team: Team) -> Outcome:
+    return 42  # type: ignore[return-value]
+
+
 async def _exits(task: Task, team: Team) -> Outcome:
     raise SystemExit(3)
 
@@ -264,6 +268,7 @@ async def _raises_while_it_is_cancelled(task: Task, team: Team) -> Outcome:
     [
         (_raises, "topology own raised KeyError: 'a slip'"),
         (_exits, "topology own raised SystemExit: 3"),
+        (_returns_a_number, "topology own returned a int, which is no answer"),
         (_raises_in_its_own_group, "topology own raised KeyError: 'a slip'"),
         (_raises_while_it_is_cancelled, "topology own raised KeyError: 'a slip'"),
     ],

@@ -172,6 +172,33 @@ def test_a_team_of_nobody_or_of_too_many_is_refused(build: object) -> None:
         build()
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Star(2, planner=Agent("executor")),
+        lambda: Star([Agent("verifier")]),
+        lambda: Chain(2, planner=Agent("lead", prompt="Cut the work.")),
+        lambda: Chain([Agent("planner")]),
+        lambda: Tree(2, 1, hub=Agent("executor")),
+        lambda: Tree(2, 1, executor=Agent("verifier")),
+        lambda: Tree(2, 1, verifier=Agent("executor")),
+        lambda: Independent([Agent("verifier")]),
+        lambda: Single(Agent("verifier"), fill=True),
+    ],
+)
+def test_an_agent_whose_reply_the_topology_cannot_use_is_refused(build: object) -> None:
+    assert callable(build)
+    with pytest.raises(ConfigError, match="is needed here"):
+        build()
+
+
+def test_a_role_of_ones_own_may_execute_and_verify() -> None:
+    lead = Agent("lead", prompt="Lead.")
+
+    assert run(Star([lead, lead], verifier=lead, model="m")).answer == "42"
+    assert run(Single(Agent("verifier", model="m"))).answer == "42"
+
+
 def test_a_topology_without_a_program_says_so() -> None:
     spec = RunSpec("run", Topology("bare", {"a": Agent("executor", model="m")}), Task("x"), Budget(calls=1), 0)
     (result,) = run_virtual([spec], {"m": ScriptedModel(["42"], name="m")}.__getitem__)
