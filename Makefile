@@ -81,6 +81,7 @@ lint: setup
 	check "ruff format" .venv/bin/python -m ruff format --check .; \
 	check "ruff check" .venv/bin/python -m ruff check .; \
 	check "mypy" .venv/bin/python -m mypy; \
+	check "mypy, the public face" .venv/bin/python -m mypy tests/typing/api.py; \
 	check "pyright" .venv/bin/python -m pyright --pythonpath .venv/bin/python; \
 	check "lint-imports" .venv/bin/lint-imports --no-logo; \
 	exit $$status
