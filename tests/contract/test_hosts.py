@@ -1,16 +1,19 @@
 """One contract for a host in this process and hosts on Ray: the same teams, the same money, the same errors."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import pytest
 
 from benchmarks.tasks import companies, craft
 from policies import StrategyAuction
-from runtime import Agent, Answer, Budget, RunResult, RunSpec, Task
+from runtime import Agent, Answer, Budget, RunResult, RunSpec, Runtime, Task
+from runtime.bank.service import Bank
 from runtime.errors import ConfigError, InternalError, OrchestrationError, StoreError
 from runtime.models import ScriptedModel
 from runtime.models.base import ChatRequest
@@ -270,3 +273,23 @@ def test_whoever_leaves_a_map_early_ends_the_rest_of_it(driven: Any) -> None:
     assert first in {result.run_id for result in finished.values()}
     assert len(finished) < 500
     assert driven.run(Single(model="live"), QUESTION, budget=ENOUGH, run_id="after-leaving").status == "completed"
+
+
+def test_a_runtime_that_is_left_ends_the_work_that_nobody_waits_for(tmp_path: Path) -> None:
+    """In the order that keeps the books: first the work, then the bank."""
+
+    async def leave() -> None:
+        async with Runtime(models=SHIPPED_MODELS, out=tmp_path) as runtime:
+            specs = [runtime.spec(f"left-{i}", Single(model="live"), QUESTION, ENOUGH, i) for i in range(500)]
+            results = runtime.map(specs)
+            await anext(results)
+            kept.append(results)
+
+    kept: list[AsyncIterator[Any]] = []
+    anyio.run(leave)
+
+    bank = Bank(tmp_path)
+    finished, begun = len(bank.run_ids()), {entry.state for entry in bank.entries("left-0")}
+    bank.close()
+    assert 0 < finished < 250
+    assert begun == {"sent", "settled"}
