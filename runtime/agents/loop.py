@@ -12,7 +12,7 @@ from runtime.attempts import Attempts, Order
 from runtime.bank.vector import Vector, unpack
 from runtime.boundary import contained
 from runtime.budget import PICO_USD, TOKENS, Caps
-from runtime.errors import BadModelReply, BudgetExceeded
+from runtime.errors import BadModelReply, BudgetExceeded, ModelError
 from runtime.ids import seed_of
 from runtime.journal import Key
 from runtime.messages import Bid, Bundle, Plan, Refusal, Reply, Report, Verdict, Vote, parse_reply
@@ -124,8 +124,8 @@ class Turn:
                 replies.append(typed_reply(kind, reply.text, name))
             except BudgetExceeded as error:
                 replies.append(Refusal(self.place.seat, *error.args))
-            except ValueError:
-                # An unreadable bid or vote counts as none; it is paid for all the same.
+            except (ValueError, ModelError):
+                # An unreadable bid or vote counts as none, and so does one of a model that is down; it is paid for all the same.
                 replies.append(Bid((), name) if kind == "bid" else Vote((), name))
         return replies
 

@@ -12,10 +12,10 @@ from policies import Fixed, StrategyAuction
 from policies.auction.rules import Offer, Weights, offers, winner
 from runtime.agents.agent import Agent
 from runtime.budget import Budget
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, ModelRefused
 from runtime.host import run_virtual
 from runtime.messages import Bid, Report, Vote
-from runtime.models.base import ChatRequest
+from runtime.models.base import ChatReply, ChatRequest
 from runtime.models.scripted import ScriptedModel
 from runtime.preflight import RunSpec
 from runtime.result import RunResult
@@ -220,3 +220,20 @@ def test_a_fixed_router_is_the_model_itself() -> None:
     ]
 
     assert results[0].to_json() == results[1].to_json()
+
+
+def test_a_bidder_that_is_down_leaves_the_work_to_the_other() -> None:
+    class Down(ScriptedModel):
+        async def complete(self, request: ChatRequest) -> ChatReply:
+            raise ModelRefused(self.name, 403, "no access")
+
+    lines = {"bid": Bid(("step",)), "vote": Vote((3,)), "report": Report("42")}
+    models = {
+        "up": ScriptedModel(lambda request: lines[request.reply], name="up"),
+        "down": Down(["never"], name="down", usd=1),
+    }
+    spec = RunSpec("run", Single(model=StrategyAuction("up", "down")), Task("q", "42"), Budget(calls=9), 0)
+
+    [result] = run_virtual([spec], models.__getitem__)
+
+    assert (result.status, result.correct) == ("completed", True)
