@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -189,27 +190,30 @@ def endpoint(ostrom: Callable[..., Any], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def shipped(request: pytest.FixtureRequest) -> list[ModuleType]:
-    """The test modules with tests on Ray. They stand for a user's own files: hosts cannot import them by name."""
-    return list(
-        {item.module.__name__: item.module for item in request.session.items if "ray" in item.keywords}.values()
-    )
+def own() -> ModuleType:
+    """A user's own file with topologies and models. No host can import it by name, not even from this checkout, which an
+    editable install puts on the path of every process; so it has to be shipped, as an experiment's file is."""
+    found = spec_from_file_location("a_file_of_the_user", Path(__file__).parent / "contract" / "users_own.py")
+    assert found is not None
+    assert found.loader is not None
+    module = module_from_spec(found)
+    sys.modules[found.name] = module
+    found.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
-def models(request: pytest.FixtureRequest, endpoint: str) -> dict[str, Any]:
-    """All models of the session's runtimes: the endpoint's as `far/...`, and whatever a test module has in `SHIPPED_MODELS`."""
+def models(own: ModuleType, endpoint: str) -> dict[str, Any]:
+    """All models of the session's runtimes: the user's own, and the endpoint's as `far/...`."""
     from runtime import ModelSpec
 
     free = {"input_usd": 0, "output_usd": 0, "fixed_usage": (500, 500), "window_tokens": 100_000}
     small = {"input_usd": "0.10", "output_usd": "0.40", "tokenizer": "bytes4", "window_tokens": 32_768}
-    found: dict[str, Any] = {
+    return {
         "far/m": ModelSpec(endpoint=endpoint, model="m", key_env="", **free),
         "far/small": ModelSpec(endpoint=endpoint, model="sim/small", key_env="", **small),
+        **own.MODELS,
     }
-    for item in request.session.items:
-        found |= getattr(item.module, "SHIPPED_MODELS", {})
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -225,12 +229,12 @@ def in_process(models: dict[str, Any]) -> Iterator[Driven]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(models: dict[str, Any], shipped: list[ModuleType]) -> Iterator[Driven]:
+def ray_cluster(models: dict[str, Any], own: ModuleType) -> Iterator[Driven]:
     """The session's one Ray cluster, with two hosts; for tests that bear the mark `ray`."""
     from runtime import Runtime
 
     with start_blocking_portal("asyncio") as portal:
-        entering = Runtime("local", models=models, hosts=2, modules=shipped)
+        entering = Runtime("local", models=models, hosts=2, modules=[own])
         with portal.wrap_async_context_manager(entering) as runtime:
             yield Driven(runtime, portal)
 

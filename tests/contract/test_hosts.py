@@ -5,61 +5,21 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from uuid import uuid4
 
 import anyio
 import pytest
 
 from benchmarks.tasks import companies, craft
 from policies import StrategyAuction
-from runtime import Agent, Answer, Budget, RunResult, RunSpec, Runtime, Task
+from runtime import Agent, Budget, RunResult, RunSpec, Runtime, Task
 from runtime.bank.service import Bank
 from runtime.errors import ConfigError, InternalError, OrchestrationError, StoreError
-from runtime.models import ScriptedModel
-from runtime.models.base import ChatRequest
-from runtime.protocols import Outcome, Team
 from topologies import Cascade, Chain, Graph, Independent, Single, Star, Topology, Tree
 
 ENOUGH = Budget(tokens=50_000)
 QUESTION = Task("What is six times seven?", "42")
 
 
-class Echo(Topology):
-    """A user's own topology: two seats, and an answer made of both."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__("Echo", {seat: Agent("executor", model=model) for seat in ("left", "right")})
-
-    async def solve(self, task: Task, team: Team) -> Outcome:
-        replies = await team.ask_all([("left", task), ("right", task)])
-        return Answer("+".join(getattr(reply, "answer", "refused") for reply in replies))
-
-
-class Broken(Echo):
-    async def solve(self, task: Task, team: Team) -> Outcome:
-        await team.ask("left", task)
-        raise KeyError("a fault of the user's")
-
-
-class Misdirected(Echo):
-    async def solve(self, task: Task, team: Team) -> Outcome:
-        return await team.ask("middle", task)
-
-
-def unlike_any_other(request: ChatRequest) -> str:
-    return uuid4().hex
-
-
-def confused(answer: str) -> bool:
-    raise LookupError("no idea")
-
-
-SHIPPED_MODELS: dict[str, Any] = {
-    "m": ScriptedModel(["42"], input_tokens=500, output_tokens=500, latency_s=0.05),
-    "live": ScriptedModel(["42"], input_tokens=500, output_tokens=500, latency_s=0.05, virtual=False),
-    "new": ScriptedModel(unlike_any_other, output_tokens=10),
-    "new-live": ScriptedModel(unlike_any_other, output_tokens=10, virtual=False),
-}
 BOTH_WAYS = pytest.mark.parametrize("virtual", [True, False], ids=["virtual", "live"])
 
 
@@ -144,17 +104,17 @@ def test_the_teams_of_that_comparison_meet_every_limit(in_process: Any) -> None:
 
 
 @BOTH_WAYS
-def test_a_class_of_the_users_own_module_runs_on_every_host(driven: Any, virtual: bool) -> None:
-    result = driven.run(Echo("m" if virtual else "live"), QUESTION, budget=ENOUGH)
+def test_a_class_of_the_users_own_module_runs_on_every_host(driven: Any, own: Any, virtual: bool) -> None:
+    result = driven.run(own.Echo("m" if virtual else "live"), QUESTION, budget=ENOUGH)
 
     assert (result.status, result.answer, settled(result)) == ("completed", "42+42", 2)
 
 
 @pytest.mark.ray
-def test_a_module_that_hosts_cannot_import_is_named_with_the_cure(ray_cluster: Any) -> None:
+def test_a_module_that_hosts_cannot_import_is_named_with_the_cure(ray_cluster: Any, own: Any) -> None:
     """Its classes say that they come from a module which was not handed in as `modules=`."""
     home = ModuleType("stray_module")
-    home.Stray = type("Stray", (Echo,), {"__module__": home.__name__})  # type: ignore[attr-defined]
+    home.Stray = type("Stray", (own.Echo,), {"__module__": home.__name__})  # type: ignore[attr-defined]
     spec = RunSpec("stray", home.Stray("m"), QUESTION, ENOUGH, 0, "0" * 64)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -164,9 +124,9 @@ def test_a_module_that_hosts_cannot_import_is_named_with_the_cure(ray_cluster: A
 
 
 @BOTH_WAYS
-def test_a_fault_in_the_users_code_ends_its_run_and_no_other(driven: Any, virtual: bool) -> None:
+def test_a_fault_in_the_users_code_ends_its_run_and_no_other(driven: Any, own: Any, virtual: bool) -> None:
     model = "m" if virtual else "live"
-    teams = {"broken": Broken(model), "fine": Echo(model), "lost": Misdirected(model)}
+    teams = {"broken": own.Broken(model), "fine": own.Echo(model), "lost": own.Misdirected(model)}
     specs = [driven.runtime.spec(f"fault-{model}-{name}", team, QUESTION, ENOUGH, 1) for name, team in teams.items()]
 
     found = {spec.run_id.rpartition("-")[2]: result for spec, result in driven.map(specs)}
@@ -182,8 +142,8 @@ def test_a_fault_in_the_users_code_ends_its_run_and_no_other(driven: Any, virtua
 
 
 @BOTH_WAYS
-def test_a_checker_that_raises_ends_its_run_with_the_answer_kept(driven: Any, virtual: bool) -> None:
-    task = Task("Who knows?", checker=confused)
+def test_a_checker_that_raises_ends_its_run_with_the_answer_kept(driven: Any, own: Any, virtual: bool) -> None:
+    task = Task("Who knows?", checker=own.confused)
 
     result = driven.run(Single(model="m" if virtual else "live"), task, budget=ENOUGH)
 
@@ -276,11 +236,11 @@ def test_whoever_leaves_a_map_early_ends_the_rest_of_it(driven: Any) -> None:
     assert len(finished) < 250
 
 
-def test_a_runtime_that_is_left_ends_the_work_that_nobody_waits_for(tmp_path: Path) -> None:
+def test_a_runtime_that_is_left_ends_the_work_that_nobody_waits_for(tmp_path: Path, own: Any) -> None:
     """In the order that keeps the books: first the work, then the bank."""
 
     async def leave() -> None:
-        async with Runtime(models=SHIPPED_MODELS, out=tmp_path) as runtime:
+        async with Runtime(models=own.MODELS, out=tmp_path) as runtime:
             specs = [runtime.spec(f"left-{i}", Single(model="live"), QUESTION, ENOUGH, i) for i in range(500)]
             results = runtime.map(specs)
             await anext(results)
