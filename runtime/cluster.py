@@ -237,7 +237,10 @@ def _connect(address: str, n_hosts: int | None) -> Path | None:
     try:
         ray.init(address=address, runtime_env={"py_modules": paths}, log_to_driver=False, configure_logging=False)
     except (ConnectionError, ValueError) as error:
-        raise ConfigError(f"cannot join a Ray cluster at {address!r}: {error}") from None
+        raise ConfigError(
+            f"cannot join a Ray cluster at {address!r}: {error}; a cluster that asks for a token, as Ray starts them where it "
+            "finds one, needs RAY_AUTH_MODE=token here, too"
+        ) from None
     return None
 
 
