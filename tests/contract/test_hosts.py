@@ -18,8 +18,6 @@ from topologies import Cascade, Chain, Graph, Independent, Single, Star, Topolog
 
 ENOUGH = Budget(tokens=50_000)
 QUESTION = Task("What is six times seven?", "42")
-
-
 BOTH_WAYS = pytest.mark.parametrize("virtual", [True, False], ids=["virtual", "live"])
 
 
@@ -162,6 +160,16 @@ def test_a_run_id_names_one_run(driven: Any, virtual: bool) -> None:
 
     assert again == first
     assert other.answer != first.answer
+
+
+@BOTH_WAYS
+def test_a_run_id_names_one_run_in_every_session_of_a_folder(tmp_path: Path, own: Any, virtual: bool) -> None:
+    async def session() -> RunResult:
+        async with Runtime(models=own.MODELS, out=tmp_path) as runtime:
+            team = Single(model="new" if virtual else "new-live")
+            return await runtime.run(team, QUESTION, budget=ENOUGH, run_id="once")
+
+    assert anyio.run(session) == anyio.run(session)
 
 
 @BOTH_WAYS
