@@ -125,7 +125,7 @@ class Turn:
             except BudgetExceeded as error:
                 replies.append(Refusal(self.place.seat, *error.args))
             except (ValueError, ModelError):
-                # An unreadable bid or vote counts as none, and so does one of a model that is down; it is paid for all the same.
+                # An unreadable bid or vote, or one of a model that is down, counts as none; what it cost is booked already.
                 replies.append(Bid((), name) if kind == "bid" else Vote((), name))
         return replies
 
