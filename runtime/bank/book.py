@@ -1,19 +1,21 @@
-"""Owns the ledger's values (needs, outcomes, scopes, records) and the proof that balances follow from records.
+"""Owns the ledger's values: needs, outcomes, scopes, records and requests.
 
 The rules stand in `runtime.bank.ledger`.
 """
 
-import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from runtime.bank.vector import Vector, fits, guards, lanewise_min, unpack
+from runtime.bank.vector import LANE, Vector, fits, guards, lanewise_min, unpack
 from runtime.budget import Amounts
-from runtime.errors import InternalError
 from runtime.journal import Key, State
 
-_DIGITS = re.compile(r"(\d+)")
+MOST_HOLDS = 1 << 94
+
+
+def one_hold(n: int) -> Vector:
+    """One open hold, in the lane above n dimensions."""
+    return 1 << (LANE * n)
 
 
 class AttemptId(NamedTuple):
@@ -71,42 +73,60 @@ class Settled(NamedTuple):
     id: AttemptId
 
 
-@dataclass(slots=True, eq=False)
 class Scope:
-    """One budget in the tree. All balances are packed vectors."""
+    """One budget in the tree. All balances are packed vectors.
 
-    name: str
-    path: "tuple[Scope, ...]"
-    """This scope and its ancestors, innermost first; it is built with its ancestors alone."""
-    caps: Vector
-    shares: dict[str, Vector]
-    """By seat, what is left of its share of the floor."""
-    epoch: int
-    n: int
-    """Number of dimensions."""
-    guard: Vector = 0
-    kept: Vector = 0
-    """What is left of the floor: the sum of the shares."""
-    held: Vector = 0
-    settled: Vector = 0
-    over: Vector = 0
-    """Sum of what was billed above its hold."""
-    open_holds: int = 0
-    frozen: bool = False
+    What may still be held stands as one integer, `room` = guards + caps - settled - held - kept, so that a reservation is one
+    subtraction and one test per scope: the guard of a lane survives exactly where the amounts fit. A lane above the
+    dimensions counts the open holds.
+    """
 
-    def __post_init__(self) -> None:
-        self.path = (self, *self.path)
-        self.guard = guards(self.n)
-        self.kept = sum(self.shares.values())
+    __slots__ = ("caps", "epoch", "frozen", "guard", "kept", "n", "name", "over", "path", "room", "settled", "shares")
 
-    def own(self, request: "Request") -> Vector:
+    def __init__(
+        self, name: str, above: "tuple[Scope, ...]", caps: Vector, shares: dict[str, Vector], epoch: int, n: int
+    ) -> None:
+        self.name = name
+        self.path: tuple[Scope, ...] = (self, *above)
+        """This scope and its ancestors, innermost first."""
+        self.caps = caps
+        self.shares = shares
+        """By seat, what is left of its share of the floor."""
+        self.epoch = epoch
+        self.n = n
+        """Number of dimensions."""
+        self.guard: Vector = guards(n)
+        self.kept: Vector = sum(shares.values())
+        """What is left of the floor: the sum of the shares."""
+        self.settled: Vector = 0
+        self.over: Vector = 0
+        """Sum of what was billed above its hold."""
+        self.frozen = False
+        self.room: Vector = self._empty() - self.kept
+
+    @property
+    def _holds(self) -> Vector:
+        """What is held, and above it how many holds are open."""
+        return self._empty() - self.kept - self.settled - self.room
+
+    @property
+    def held(self) -> Vector:
+        """Sum of the open holds."""
+        return self._holds & (one_hold(self.n) - 1)
+
+    @property
+    def open_holds(self) -> int:
+        """Number of open holds."""
+        return self._holds >> (LANE * self.n)
+
+    def own(self, request: "Request | Record") -> Vector:
         """What the request may draw out of what is kept."""
         return lanewise_min(self.shares.get(request.key.seat, 0), request.floor, self.n) if request.floor else 0
 
-    def fits(self, request: "Request", amounts: Vector) -> bool:
+    def fits(self, request: "Request | Record", amounts: Vector) -> bool:
         """Whether these amounts may be held for the request now."""
-        taken = self.settled + self.held + self.kept - self.own(request)
-        return not self.frozen and fits(taken + amounts, self.caps, self.guard)
+        room = self.room + self.own(request) if request.floor else self.room
+        return not self.frozen and (room - amounts) & self.guard == self.guard
 
     def left(self, request: "Request", *, held: Vector) -> Amounts:
         """What might be held for the request if `held` were held; 0 where nothing is left."""
@@ -115,54 +135,69 @@ class Scope:
         taken = unpack(self.settled + held + self.kept - self.own(request), self.n)
         return tuple(max(0, c - t) for c, t in zip(unpack(self.caps, self.n), taken, strict=True))
 
-    def take(self, request: "Request", amounts: Vector) -> Vector:
+    def take(self, record: "Record", hold: Vector) -> Vector:
         """Hold amounts; return what was drawn out of what is kept."""
-        own = self.own(request)
-        self.held += amounts
-        self.open_holds += 1
-        if own:
-            self.kept -= own
-            self.shares[request.key.seat] -= own
+        self.room -= hold
+        if not record.floor:
+            return 0
+        own = self.own(record)
+        self.room += own
+        self.kept -= own
+        self.shares[record.key.seat] = self.shares.get(record.key.seat, 0) - own
         return own
 
-    def charge(self, record: "Record", charged: Vector) -> None:
-        """Book what was charged, in the place of a hold or, for a late figure, of the maximum charged before."""
-        if record.state == "charged_max":
-            self.settled -= record.amounts
-        else:
-            self.held -= record.amounts
-            self.open_holds -= 1
-        self.settled += charged
+    def charge_over(self, record: "Record", charged: Vector) -> None:
+        """Note what was billed above its hold, and freeze a scope whose cap was passed."""
         if not fits(charged, record.amounts, self.guard):
             self.over += charged - lanewise_min(charged, record.amounts, self.n)
         if self.over and not fits(self.settled, self.caps, self.guard):
             self.frozen = True
 
-    def give_back(self, record: "Record", drawn: Vector) -> None:
+    def give_back(self, record: "Record", hold: Vector, drawn: Vector) -> None:
         """Undo `take`."""
-        self.held -= record.amounts
-        self.open_holds -= 1
+        self.room += hold - drawn
         if drawn:
             self.kept += drawn
-            self.shares[record.id.key.seat] += drawn
+            self.shares[record.key.seat] += drawn
+
+    def raise_caps(self, amounts: Vector) -> None:
+        """Add to the caps; an overspent scope thaws when they cover what was settled."""
+        self.caps += amounts
+        self.room += amounts
+        self.frozen = self.frozen and not fits(self.settled, self.caps, self.guard)
+
+    def _empty(self) -> Vector:
+        return self.guard + one_hold(self.n) * MOST_HOLDS + self.caps
 
 
-@dataclass(slots=True, eq=False)
 class Record:
     """One attempt in the book."""
 
-    id: AttemptId
-    path: tuple[Scope, ...]
-    need: Need
-    floor: Vector
-    """What it may draw out of its seat's share of the floor; 0 for all but finishing calls."""
-    drawn: tuple[Vector, ...]
-    """What it took out of the floor of each scope of its path."""
-    units: int
-    amounts: Vector
-    state: State = "held"
-    charged: Vector | None = None
-    """What is settled for it: the true figure, or the hold when charged at maximum."""
+    __slots__ = ("amounts", "charged", "drawn", "epoch", "floor", "key", "need", "path", "state", "try_", "units")
+
+    def __init__(
+        self, key: Key, try_: int, path: tuple[Scope, ...], need: Need, floor: Vector, units: int, epoch: int
+    ) -> None:
+        self.key = key
+        self.try_ = try_
+        self.path = path
+        self.need = need
+        self.floor = floor
+        """What it may draw out of its seat's share of the floor; 0 for all but finishing calls."""
+        self.units = units
+        self.epoch = epoch
+        """Of the host that holds it."""
+        self.amounts: Vector = need.at(units)
+        self.drawn: tuple[Vector, ...] = ()
+        """What it took out of the floor of each scope of its path; empty for nothing."""
+        self.state: State = "held"
+        self.charged: Vector | None = None
+        """What is settled for it: the true figure, or the hold when charged at maximum."""
+
+    @property
+    def id(self) -> AttemptId:
+        """Names it."""
+        return AttemptId(self.key, self.try_)
 
 
 @dataclass(slots=True, eq=False)
@@ -174,38 +209,26 @@ class Request:
     need: Need
     floor: Vector
     order: tuple[object, ...]
+    epoch: int
 
+    def hopeless(self, dimensions: tuple[str, ...]) -> Refused | None:
+        """A refusal when the least of it would not fit even if every hold came back whole."""
+        least = unpack(self.need.at(self.need.least), len(dimensions))
+        for scope in self.path:
+            for i, left in enumerate(scope.left(self, held=0)):
+                if least[i] > left:
+                    return Refused(self.key, scope.name, dimensions[i], least[i], left)
+            if scope.frozen:
+                return Refused(self.key, scope.name, dimensions[0], least[0], 0)
+        return None
 
-def natural_order(key: Key) -> tuple[object, ...]:
-    """Order of keys: step, then seat path with its numbers read as numbers, then sample. No two keys are equal in it."""
-    seat = tuple((0, int(t), "") if t.isdecimal() else (1, 0, t) for t in _DIGITS.split(key.seat) if t)
-    return (key.step, seat, key.seat, key.sample)
-
-
-def prove(scopes: Mapping[str, Scope], records: Iterable[Record], dimensions: tuple[str, ...]) -> None:
-    """Verify that every balance follows from the records, and that no cap was passed but by a bill above its hold.
-
-    Raises:
-        InternalError: one does not.
-    """
-    n = len(dimensions)
-    held = dict.fromkeys(scopes, 0)
-    settled = dict.fromkeys(scopes, 0)
-    opened = dict.fromkeys(scopes, 0)
-    for record in records:
-        is_open = record.state in {"held", "sent"}
-        for scope in record.path:
-            held[scope.name] += record.amounts if is_open else 0
-            settled[scope.name] += record.charged or 0
-            opened[scope.name] += is_open
-    for name, scope in scopes.items():
-        if (scope.held, scope.settled, scope.open_holds) != (held[name], settled[name], opened[name]):
-            raise InternalError(f"{name}: balances differ from the records")
-        if min(scope.held, scope.settled, scope.over, *scope.shares.values(), 0) < 0:
-            raise InternalError(f"{name}: a balance is negative")
-        if scope.kept != sum(scope.shares.values()):
-            raise InternalError(f"{name}: the floor differs from its shares")
-        used, limit = unpack(scope.settled + scope.held, n), unpack(scope.caps + scope.over, n)
-        for i, dimension in enumerate(dimensions):
-            if used[i] > limit[i]:
-                raise InternalError(f"{name}: {used[i]} {dimension} passed the cap of {limit[i]}")
+    def largest(self) -> int:
+        """The largest reply limit that fits now, given that the least one does."""
+        n = self.path[0].n
+        fixed, per_unit = unpack(self.need.fixed, n), unpack(self.need.per_unit, n)
+        units = self.need.most
+        for scope in self.path:
+            for i, left in enumerate(scope.left(self, held=scope.held)):
+                if per_unit[i]:
+                    units = min(units, (left - fixed[i]) // per_unit[i])
+        return units

@@ -9,6 +9,7 @@ any scope, in any dimension, whatever runs in parallel.
     HELD → SENT → SETTLED          the normal way
     HELD → RELEASED                only on proof that nothing was sent
     SENT → CHARGED_MAX → SETTLED   truth unknown: the whole hold is charged, open to one true figure later
+    HELD or SENT → VOIDED          its host is gone, and nobody bills for what it did (virtual runs)
 
 A reservation is never cut down to what is left and then granted as if it were enough. What does not fit waits while others
 hold something that may come back; when nobody does, it shrinks its own reply limit, or is refused with the figures.
@@ -16,7 +17,12 @@ hold something that may come back; when nobody does, it shrinks its own reply li
 Waiters are decided by `decide`, in the order of their keys ("key") or of their arrival ("arrival"). The head may wait; no
 waiter overtakes it in a scope that blocks it, so nobody starves; requests in other scopes go on, and those that are granted
 at once (`runtime.bank.admission`) never queue. Decided at quiescence, in key order, the outcome of a virtual run depends on
-nothing but its seed. `settle` is accepted from any epoch: a spend is a fact.
+nothing but its seed.
+
+A scope belongs to the host of its newest *epoch*. Who opens a scope with a higher one fences the others: they can neither
+reserve nor send any more, and `expire` closes what they hold, each attempt by what is known of it. No clock decides this: a
+lease that runs out by time would need hosts and ledger to agree on time, and a host that cannot reach the ledger cannot
+send anyway. `settle` is accepted from any epoch: a spend is a fact.
 
 Scopes form a tree; an operation counts in its scope and all ancestors. A child's cap is a ceiling, not a transfer. A
 scope's *floor* is kept for finishing calls: others see it as gone, and each finishing call draws on its own seat's share,
@@ -40,15 +46,18 @@ from runtime.bank.book import (
     Scope,
     Settled,
     Waiting,
-    natural_order,
-    prove,
+    one_hold,
 )
-from runtime.bank.vector import Vector, pack_caps, unpack
+from runtime.bank.proof import natural_order, prove
+from runtime.bank.vector import UNLIMITED, Vector, pack_caps, unpack
 from runtime.budget import Amounts, Caps
 from runtime.errors import BudgetConflict, BudgetExceeded, InternalError, StaleEpoch
 from runtime.journal import Key, State
 
 Order = Literal["key", "arrival"]
+_OPEN = frozenset({"held", "sent"})
+_TAKEN = _OPEN | {"settled"}
+"""States in which a key is not free for another try."""
 
 
 class Ledger:
@@ -66,6 +75,7 @@ class Ledger:
         self._records: dict[Key, list[Record]] = {}
         self._queue: dict[Key, Request] = {}
         self._arrivals = 0
+        self._one = one_hold(len(dimensions))
 
     @property
     def waiting(self) -> int:
@@ -94,6 +104,19 @@ class Ledger:
         epoch = max((epoch, *(s.epoch for s in above)))
         self.scopes[name] = Scope(name, above, pack_caps(caps), dict(floors or {}), epoch, len(caps))
 
+    def top_up(self, name: str, amounts: Vector) -> None:
+        """Raise the caps of a scope; one that was frozen thaws when they cover what was settled.
+
+        Raises:
+            InternalError: a dimension without a cap.
+        """
+        scope = self.scopes[name]
+        if any(
+            a and c == UNLIMITED for a, c in zip(unpack(amounts, scope.n), unpack(scope.caps, scope.n), strict=True)
+        ):
+            raise InternalError(f"scope {name}: a limit that does not exist cannot be raised")
+        scope.raise_caps(amounts)
+
     def reserve(
         self, key: Key, scope: str, need: Need, floor: Vector = 0, epoch: int = 0, at_once: bool = False
     ) -> Held | Waiting | Settled:
@@ -114,22 +137,23 @@ class Ledger:
         if epoch < place.epoch:
             raise StaleEpoch(scope, epoch, place.epoch)
         tries = self._records.get(key)
-        if tries and tries[-1].state in {"held", "sent", "settled"}:
+        if tries is not None and tries[-1].state in _TAKEN:
             last = tries[-1]
             if (last.path[0], last.need, last.floor) != (place, need, floor):
                 raise BudgetConflict(str(tuple(key)))
             return Settled(last.id) if last.state == "settled" else Held(last.id, last.units, last.amounts)
-        queued = self._queue.get(key)
-        if queued is not None:
+        if self._queue and key in self._queue:
+            queued = self._queue[key]
             if (queued.path[0], queued.need, queued.floor) != (place, need, floor):
                 raise BudgetConflict(str(tuple(key)))
             return Waiting(key)
-        request = Request(key, place.path, need, floor, ())
-        if at_once and self._fits(request, need.at(need.most)):
-            return self._hold(request, need.most)
+        if at_once:
+            record = Record(key, 0 if tries is None else len(tries), place.path, need, floor, need.most, epoch)
+            if self._fits(record, record.amounts):
+                return self._hold(record, tries)
         self._arrivals += 1
-        request.order = natural_order(key) if self.order == "key" else (self._arrivals,)
-        self._queue[key] = request
+        order = natural_order(key) if self.order == "key" else (self._arrivals,)
+        self._queue[key] = Request(key, place.path, need, floor, order, epoch)
         return Waiting(key)
 
     def decide(self) -> list[Held | Refused]:
@@ -157,7 +181,7 @@ class Ledger:
             BudgetExceeded: its scope or one above was overspent and is frozen, so the call must not be made.
             InternalError: the attempt is not held.
         """
-        record = self.record(id)
+        record = self._records[id[0]][id[1]]
         scope = record.path[0]
         if epoch < scope.epoch:
             raise StaleEpoch(scope.name, epoch, scope.epoch)
@@ -181,16 +205,24 @@ class Ledger:
             BudgetConflict: it was settled with another figure.
             InternalError: the attempt was never sent.
         """
-        record = self.record(id)
-        if record.state == "settled" or (record.state == "charged_max" and used is None):
+        record = self._records[id[0]][id[1]]
+        state = record.state
+        if state == "settled" or (state == "charged_max" and used is None):
             if used is not None and used != record.charged:
                 raise BudgetConflict(str(id))
             return
-        if record.state not in {"sent", "charged_max"}:
-            raise InternalError(f"attempt {id} may not be settled: it is {record.state}")
+        if state not in {"sent", "charged_max"}:
+            raise InternalError(f"attempt {id} may not be settled: it is {state}")
         charged = record.amounts if used is None else used
+        # A late figure comes in the place of the maximum that was charged before; otherwise, in the place of the hold.
+        late = record.amounts if state == "charged_max" else 0
+        back = record.amounts + (0 if late else self._one) - charged
+        exact = charged == record.amounts
         for scope in record.path:
-            scope.charge(record, charged)
+            scope.room += back
+            scope.settled += charged - late
+            if not exact:
+                scope.charge_over(record, charged)
         record.charged = charged
         record.state = "charged_max" if used is None else "settled"
 
@@ -204,28 +236,49 @@ class Ledger:
             InternalError: the attempt was charged.
         """
         record = self.record(id)
-        if record.state == "released":
-            return
-        if record.state not in {"held", "sent"}:
-            raise InternalError(f"attempt {id} may not be released: it is {record.state}")
-        for scope, drawn in zip(record.path, record.drawn, strict=True):
-            scope.give_back(record, drawn)
-        record.state = "released"
+        if record.state != "released":
+            if record.state not in _OPEN:
+                raise InternalError(f"attempt {id} may not be released: it is {record.state}")
+            self._give_back(record, "released")
+
+    def expire(self, name: str, *, billed: bool = True) -> list[AttemptId]:
+        """Close what hosts of older epochs hold in a scope and below, and drop what they wait for.
+
+        Args:
+            billed: whether somebody may be billed: then what was held is released and what was sent is charged at maximum.
+                Otherwise both are voided and come back whole.
+        """
+        scope = self.scopes[name]
+        closed = []
+        for record in self.records():
+            if record.state in _OPEN and scope in record.path and record.epoch < record.path[0].epoch:
+                closed.append(record.id)
+                if not billed:
+                    self._give_back(record, "voided")
+                elif record.state == "held":
+                    self.release(record.id)
+                else:
+                    self.settle(record.id, None)
+        for request in list(self._queue.values()):
+            if scope in request.path and request.epoch < request.path[0].epoch:
+                self.withdraw(request.key)
+        return closed
 
     def restore(
         self, id: AttemptId, scope: str, need: Need, floor: Vector, units: int, state: State, charged: Vector | None
     ) -> None:
-        """Put an attempt of an earlier life into a fresh book, in the state that its journal proves.
+        """Put an attempt of an earlier life into a fresh book, in the state that its journal proves, at epoch 0.
 
         Tries of a key come in their order.
         """
-        request = Request(id.key, self.scopes[scope].path, need, floor, ())
-        held = self._hold(request, units)
+        tries = self._records.get(id.key)
+        self._hold(Record(*id, self.scopes[scope].path, need, floor, units, 0), tries)
         if state == "released":
-            self.release(held.id)
-        else:
-            self.record(held.id).state = "sent"  # a fact, whether or not the scope has frozen since
-            self.settle(held.id, charged if state == "settled" else None)
+            self.release(id)
+        elif state != "held":
+            self.record(id).state = "sent"  # a fact, whether or not the scope has frozen since
+            if state != "sent":
+                self.settle(id, charged if state == "settled" else None)
 
     def record(self, id: AttemptId) -> Record:
         """The book's record of one try."""
@@ -249,48 +302,49 @@ class Ledger:
         """
         prove(self.scopes, self.records(), self.dimensions)
 
-    def _fits(self, request: Request, amounts: Vector) -> bool:
-        return all(scope.fits(request, amounts) for scope in request.path)
+    def _fits(self, request: Request | Record, amounts: Vector) -> bool:
+        if request.floor:
+            return all(scope.fits(request, amounts) for scope in request.path)
+        for scope in request.path:  # unrolled from `Scope.fits`, because this is the most frequent question of all
+            if (scope.room - amounts) & scope.guard != scope.guard or scope.frozen:
+                return False
+        return True
 
-    def _hold(self, request: Request, units: int) -> Held:
-        amounts = request.need.at(units)
-        tries = self._records.setdefault(request.key, [])
-        id = AttemptId(request.key, len(tries))
-        drawn = tuple(scope.take(request, amounts) for scope in request.path)
-        tries.append(Record(id, request.path, request.need, request.floor, drawn, units, amounts))
-        return Held(id, units, amounts)
+    def _hold(self, record: Record, tries: list[Record] | None) -> Held:
+        hold = record.amounts + self._one
+        if record.floor:
+            record.drawn = tuple(scope.take(record, hold) for scope in record.path)
+        else:
+            for scope in record.path:
+                scope.room -= hold
+        if tries is None:
+            self._records[record.key] = [record]
+        else:
+            tries.append(record)
+        return Held(AttemptId(record.key, record.try_), record.units, record.amounts)
+
+    def _grant(self, request: Request, units: int) -> Held:
+        tries = self._records.get(request.key)
+        n = 0 if tries is None else len(tries)
+        return self._hold(
+            Record(request.key, n, request.path, request.need, request.floor, units, request.epoch), tries
+        )
+
+    def _give_back(self, record: Record, state: State) -> None:
+        hold = record.amounts + self._one
+        for i, scope in enumerate(record.path):
+            scope.give_back(record, hold, record.drawn[i] if record.drawn else 0)
+        record.state = state
 
     def _decide_one(self, request: Request, blocked: set[str]) -> Held | Refused | None:
         most = request.need.at(request.need.most)
         if self._fits(request, most):
-            return self._hold(request, request.need.most)
-        hopeless = self._hopeless(request)
+            return self._grant(request, request.need.most)
+        hopeless = request.hopeless(self.dimensions)
         if hopeless is not None:
             return hopeless
         busy = [s.name for s in request.path if s.open_holds and not s.fits(request, most)]
         if busy:
             blocked.update(busy)
             return None
-        return self._hold(request, self._largest(request))
-
-    def _hopeless(self, request: Request) -> Refused | None:
-        """A refusal when the least of it would not fit even if every hold came back whole."""
-        least = unpack(request.need.at(request.need.least), len(self.dimensions))
-        for scope in request.path:
-            for i, left in enumerate(scope.left(request, held=0)):
-                if least[i] > left:
-                    return Refused(request.key, scope.name, self.dimensions[i], least[i], left)
-            if scope.frozen:
-                return Refused(request.key, scope.name, self.dimensions[0], least[0], 0)
-        return None
-
-    def _largest(self, request: Request) -> int:
-        """The largest reply limit that fits now, given that the least one does."""
-        n = len(self.dimensions)
-        fixed, per_unit = unpack(request.need.fixed, n), unpack(request.need.per_unit, n)
-        units = request.need.most
-        for scope in request.path:
-            for i, left in enumerate(scope.left(request, held=scope.held)):
-                if per_unit[i]:
-                    units = min(units, (left - fixed[i]) // per_unit[i])
-        return units
+        return self._grant(request, request.largest())

@@ -11,6 +11,8 @@ from runtime.errors import InternalError
 
 LANE = 96
 _MAX = (1 << 94) - 1
+UNLIMITED = _MAX
+"""The cap of a dimension without a limit."""
 _MASK = (1 << LANE) - 1
 
 Vector = int
