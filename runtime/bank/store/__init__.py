@@ -1,6 +1,6 @@
 """The face of the store: what was bought and what came out of it, on one disk, in one chained file."""
 
 from runtime.bank.store.file import Store
-from runtime.bank.store.ops import Entry, Note, Op, Opened, Sealed
+from runtime.bank.store.ops import Entry, Granted, Note, Op, Opened, Pruned, Ruled, Sealed, Taken, ToppedUp
 
-__all__ = ("Entry", "Note", "Op", "Opened", "Sealed", "Store")
+__all__ = ("Entry", "Granted", "Note", "Op", "Opened", "Pruned", "Ruled", "Sealed", "Store", "Taken", "ToppedUp")

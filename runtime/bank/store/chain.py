@@ -1,69 +1,28 @@
-"""Owns the tables, the proof at open that nothing in them was changed, and the index of what lies where.
+"""Owns the tables, and the proof at open that nothing in them was changed.
 
 SQLite keeps no checksums: after 2,000 flipped bytes both of its own checks said "ok". So each commit adds one link, a
-sha256 over the link before it and the commit's rows, and opening computes all of them again. In the same pass the
-index is built. It lives in memory, and there is no index in the file, because a damaged one would hide rows that the
-chain has just found sound. The pass takes 4 to 10 µs a row, and the index holds some 490 bytes a sealed run.
+sha256 over the link before it and the commit's rows, and opening computes all of them again; in the same pass the index
+is built. The pass takes 4 to 10 µs a row.
 """
 
 import sqlite3
 from collections.abc import Iterator
-from hashlib import sha256
 from itertools import islice
 
 from runtime.bank.store.faults import FOREIGN, words_for
+from runtime.bank.store.index import FORMAT, Index
 from runtime.bank.store.lock import Mark
-from runtime.bank.store.ops import Fact, Row, facts_of, link_of
+from runtime.bank.store.ops import Row, link_of
 from runtime.errors import StoreError
 
-FORMAT = 1
-"""Version of the tables and of the bytes that are hashed."""
 _APPLICATION = 0x4F53_5452  # "OSTR": tells a store from other people's databases
 _TABLES = {
     "chain": "CREATE TABLE chain (n INTEGER PRIMARY KEY, last_op INTEGER NOT NULL, link BLOB NOT NULL)",
     "op": "CREATE TABLE op (n INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, address TEXT NOT NULL,"
-    " key TEXT NOT NULL, try INTEGER NOT NULL, state TEXT NOT NULL, digest TEXT NOT NULL, body BLOB NOT NULL)",
+    " key TEXT NOT NULL, try INTEGER NOT NULL, state TEXT NOT NULL, epoch INTEGER NOT NULL, digest TEXT NOT NULL,"
+    " books BLOB NOT NULL, body BLOB NOT NULL)",
 }
-_START = sha256(f"ostrom store {FORMAT}".encode()).digest()
 _CURE = "the file was changed or damaged; it is left as it is, so restore it from a copy"
-
-
-class Index:
-    """What lies where: numbers of rows, by what is asked for."""
-
-    def __init__(self) -> None:
-        self.n_commits = 0
-        self.n_ops = 0
-        self.link = _START
-        """Link of the last commit."""
-        self.facts: dict[str, dict[str, tuple[int, str]]] = {"address": {}, "opened": {}, "sealed": {}}
-        """about → name → (number of the row that said it first, what it said)."""
-        self.entries: dict[str, list[int]] = {}
-        """Run → numbers of its entries, in order."""
-        self.notes: dict[str, int] = {}
-
-    def add(self, rows: list[Row], link: bytes) -> None:
-        """Take in one commit that is sound and on disk."""
-        for n, row in enumerate(rows, self.n_ops + 1):
-            if row.kind == "entry":
-                self.entries.setdefault(row.name, []).append(n)
-            elif row.kind == "note":
-                self.notes[row.name] = n
-            for fact in facts_of(row):
-                self.facts[fact.about].setdefault(fact.name, (n, fact.value))
-        self.n_commits += 1
-        self.n_ops += len(rows)
-        self.link = link
-
-    def said(self, fact: Fact) -> str | None:
-        """Return what was said before about the same thing."""
-        found = self.facts[fact.about].get(fact.name)
-        return None if found is None else found[1]
-
-    @property
-    def mark(self) -> Mark:
-        """The last commit, as the lock file remembers it."""
-        return Mark(self.n_commits, self.link.hex())
 
 
 def is_new(db: sqlite3.Connection) -> bool:

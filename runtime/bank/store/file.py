@@ -13,28 +13,32 @@ when, is the choice of the bank's service; one caller at a time.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self
 
-from runtime.bank.store.chain import Index, check_writable, create, is_new, load
+from runtime.bank.store.chain import check_writable, create, is_new, load
 from runtime.bank.store.faults import told_as_store_error
+from runtime.bank.store.index import Index
 from runtime.bank.store.lock import Lock
-from runtime.bank.store.ops import Entry, Fact, Op, Opened, Row, facts_of, link_of, row_of, unpacked
+from runtime.bank.store.ops import Fact, Op, Row, facts_of, link_of, row_of
+from runtime.bank.store.reads import Reads
 from runtime.crash import crash_point
 from runtime.errors import StoreError
-from runtime.journal import State
 
 _CONFLICTS = {
     "address": "run {name!r} is already here with other content; take another run id or another folder",
     "opened": "run {name!r} was begun with another specification; take another run id or another folder",
     "sealed": "address {name} was sealed with another result; the first one is kept",
+    "entry": "entry {name} was journalled with another content; the first one is kept",
+    "granted": "grant {name!r} (serial, run) was made with another scope or other amounts; the first one is kept",
+    "topped up": "top-up {name!r} (serial, scope) was made with other amounts; the first one is kept",
 }
 
 
-class Store:
+class Store(Reads):
     """Everything a bank must not forget.
 
     Opening reads the whole file once: about 20 ms for 3,000 sealed runs of 1.5 KB.
@@ -66,12 +70,14 @@ class Store:
             else:
                 check_writable(self._db)
             self._exit = undo.pop_all()
+        super().__init__(self._name, self._index, self._fetched)
 
     def commit(self, ops: Sequence[Op], *, durable: bool = True) -> None:
         """Write these ops as one transaction and one link of the chain: all of them or none.
 
-        What was sealed or opened before with the same content is skipped, so repeating a commit of such ops is harmless;
-        entries and notes are always added. With nothing left to add, nothing is written.
+        What was opened, journalled, granted, topped up or sealed before with the same content is skipped, so repeating a
+        commit of such ops is harmless; so is a ruling that is in force. `Taken` and notes are always added. With nothing
+        left to add, nothing is written.
 
         Args:
             ops: in the order in which they happened.
@@ -94,46 +100,6 @@ class Store:
         self._index.add(rows, link)
         if durable and self._lock is not None:
             self._lock.acknowledge(self._index.mark)
-
-    def sealed(self, addresses: Iterable[str]) -> set[str]:
-        """Return those of the addresses that have a sealed run. Touches no disk."""
-        return self._index.facts["sealed"].keys() & set(addresses)
-
-    def results(self, addresses: Iterable[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
-        """Yield (run id, address, body) of the sealed runs at these addresses, or of all, in order of address.
-
-        An address without a sealed run is passed over. A run sealed while this iterates may be missing.
-        """
-        rows = self._index.facts["sealed"]
-        for address in sorted(rows if addresses is None else self.sealed(addresses)):
-            row = self._row(rows[address][0])
-            yield row.name, address, self._body(row)
-
-    def result(self, run_id: str) -> bytes | None:
-        """Return the body of this sealed run, or None if it is unknown or not sealed."""
-        _, address = self._index.facts["address"].get(run_id, (0, ""))
-        found = self._index.facts["sealed"].get(address)
-        return None if found is None else self._body(self._row(found[0]))
-
-    def names(self) -> Set[str]:
-        """Return the ids of all runs that were opened or sealed. Touches no disk."""
-        return self._index.facts["address"].keys()
-
-    def entries(self, run_id: str) -> list[Entry]:
-        """Return the journal entries of this run in the order in which they were committed."""
-        rows = map(self._row, self._index.entries.get(run_id, ()))
-        return [Entry(row.name, row.key, row.try_, cast(State, row.state), row.body) for row in rows]
-
-    def opened(self) -> list[Opened]:
-        """Return the runs that were opened and have no result at their address, first opened first."""
-        rows = (self._row(n) for n, _ in self._index.facts["opened"].values())
-        sealed = self._index.facts["sealed"]
-        return [Opened(row.name, row.address, row.body) for row in rows if row.address not in sealed]
-
-    def note(self, name: str) -> bytes | None:
-        """Return the last document of this name, or None."""
-        n = self._index.notes.get(name)
-        return None if n is None else self._row(n).body
 
     def close(self) -> None:
         """Move everything into the one file and let the next driver in. Calling it again is harmless."""
@@ -168,11 +134,18 @@ class Store:
     def _new_rows(self, ops: Sequence[Op]) -> list[Row]:
         rows = []
         said: dict[tuple[str, str], str] = {}
+        ruled: dict[str, str] = {}
         for row in map(row_of, ops):
             facts = facts_of(row)
             news = [fact for fact in facts if self._is_news(fact, said)]
             said.update({(fact.about, fact.name): fact.value for fact in news})
-            if news or not facts:
+            if row.kind == "ruled":
+                in_force = ruled.get(row.name, self._index.rulings.get(row.name))
+                ruled[row.name] = row.state
+                new = in_force != row.state
+            else:
+                new = bool(news) or not facts
+            if new:
                 rows.append(row)
         return rows
 
@@ -188,7 +161,8 @@ class Store:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
-                "INSERT INTO op VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", ((n, *row) for n, row in enumerate(rows, first))
+                "INSERT INTO op VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                ((n, *row) for n, row in enumerate(rows, first)),
             )
             self._db.execute(
                 "INSERT INTO chain VALUES (?, ?, ?)", (self._index.n_commits + 1, first + len(rows) - 1, link)
@@ -199,17 +173,7 @@ class Store:
             if self._db.in_transaction:
                 self._db.rollback()
 
-    def _row(self, n: int) -> Row:
+    def _fetched(self, select: str, n: int) -> tuple[Any, ...] | None:
         with told_as_store_error(self._name):
-            columns = self._db.execute("SELECT * FROM op WHERE n = ?", (n,)).fetchone()
-        if columns is None:
-            raise StoreError(
-                self._name, f"row {n} was taken away while the store was open; restore the file from a copy"
-            )
-        return Row(*columns[1:])
-
-    def _body(self, row: Row) -> bytes:
-        body = unpacked(row)
-        if body is None:
-            raise StoreError(self._name, f"run {row.name!r} was changed while the store was open; restore the file")
-        return body
+            found: tuple[Any, ...] | None = self._db.execute(select, (n,)).fetchone()
+        return found

@@ -20,8 +20,11 @@ from runtime.errors import ConfigError, StoreError
 ADDRESS = {name: f"{number:064x}" for number, name in enumerate(("a", "b", "c"), 1)}
 COMMITS: list[list[Op]] = [
     [Note("manifest", b'{"code":1}'), Opened("run-b", ADDRESS["b"], b'{"seed":7}')],
-    [Entry("run-b", "1/planner/0", 1, "sent", b'{"held":40}'), Sealed("run-c", ADDRESS["c"], b'{"answer":"\xc3\xa9"}')],
-    [Entry("run-b", "1/planner/0", 1, "settled", b'{"used":31}'), Sealed("run-a", ADDRESS["a"], b'{"x":1}' * 90)],
+    [
+        Entry("run-b", 1, "1/planner/0", 1, "sent", b'{"held":40}'),
+        Sealed("run-c", ADDRESS["c"], b'{"answer":"\xc3\xa9"}'),
+    ],
+    [Entry("run-b", 1, "1/planner/0", 1, "settled", b'{"used":31}'), Sealed("run-a", ADDRESS["a"], b'{"x":1}' * 90)],
     [Note("manifest", b'{"code":2}'), Opened("run-a2", ADDRESS["a"], b"{}")],
 ]
 
@@ -250,7 +253,7 @@ def test_every_flipped_byte_that_misleads_lookups_is_noticed_when_opening(tmp_pa
     # the chain alone would call this file sound, and rows would be missed later.
     path = tmp_path / "s.db"
     with Store(path) as store:
-        store.commit([Entry("r", str(n), 1, "sent", bytes(1000)) for n in range(40)])
+        store.commit([Entry("r", 1, str(n), 1, "sent", bytes(1000)) for n in range(40)])
     with sqlite3.connect(path) as db:
         (page,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'op'").fetchone()
         (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
@@ -304,9 +307,12 @@ def test_a_missing_file_is_noticed_and_not_made_anew(tmp_path: Path, lost: str) 
         ("UPDATE chain SET last_op = 4.5 WHERE n = 2", "commit 2 is not as it was written"),
         ("UPDATE chain SET link = zeroblob(32) WHERE n = 3", "commit 3 is not as it was written"),
         ("UPDATE chain SET n = 5 WHERE n = 4", "commit 4 is not as it was written"),
-        ("INSERT INTO op SELECT 9, kind, name, '', '', 0, '', '', body FROM op WHERE n = 1", "commit 5 is missing"),
+        (
+            "INSERT INTO op SELECT 9, kind, name, '', '', 0, '', 0, '', x'', body FROM op WHERE n = 1",
+            "commit 5 is missing",
+        ),
         ("CREATE TRIGGER t AFTER INSERT ON op BEGIN DELETE FROM chain; END", "not declared as they were"),
-        ("PRAGMA user_version = 7", "written in store format 7, and this Ostrom reads 1"),
+        ("PRAGMA user_version = 7", "written in store format 7, and this Ostrom reads 2"),
         ("PRAGMA application_id = 7", "not a store"),
     ],
 )
@@ -375,7 +381,7 @@ def test_a_commit_that_breaks_off_in_the_middle_leaves_nothing(tmp_path: Path) -
     with fill(tmp_path / "s.db") as store:
         # A number that JSON still holds and SQLite does not: the rows before it are already inserted.
         with pytest.raises(OverflowError):
-            store.commit([Note("manifest", b"3"), Entry("run-b", "1/planner/0", 2**63, "sent", b"")])
+            store.commit([Note("manifest", b"3"), Entry("run-b", 1, "1/planner/0", 2**63, "sent", b"")])
         assert all_reads(store) == EXPECTED
         store.commit([Note("later", b"1")])
     with Store(tmp_path / "s.db") as store:
@@ -410,7 +416,7 @@ def test_a_kill_keeps_every_acknowledged_commit(
     dead = python(
         "store = Store(path)\n"
         "for n in range(1, 9):\n"
-        f"    store.commit([Entry('r', f'{{n}}', 1, 'sent', b'x'), Note(str(n), b'x')], durable={durable})\n"
+        f"    store.commit([Entry('r', 1, f'{{n}}', 1, 'sent', b'x'), Note(str(n), b'x')], durable={durable})\n"
         "    print(n, flush=True)\n",
         tmp_path / "s.db",
         crash=point,
@@ -422,7 +428,7 @@ def test_a_kill_keeps_every_acknowledged_commit(
     with Store(tmp_path / "s.db") as store:
         assert [entry.key for entry in store.entries("r")] == survivors
         assert [n for n in map(str, range(1, 9)) if store.note(n)] == survivors
-        store.commit([Entry("r", "next", 1, "sent", b"x")])
+        store.commit([Entry("r", 1, "next", 1, "sent", b"x")])
 
 
 @pytest.mark.parametrize("crash", ["store-before-commit:0", "store-before-commit:", "store-before-commit:x"])
@@ -464,14 +470,14 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_store_goes_on_with_room(t
 import resource
 from runtime.errors import StoreError
 store = Store(path)
-store.commit([Entry("r", "1", 1, "sent", b"x")])
+store.commit([Entry("r", 1, "1", 1, "sent", b"x")])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 try:
-    store.commit([Note("n", bytes(200_000)), Entry("r", "2", 1, "sent", b"x")])
+    store.commit([Note("n", bytes(200_000)), Entry("r", 1, "2", 1, "sent", b"x")])
 except StoreError as error:
     print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-store.commit([Note("n", bytes(200_000)), Entry("r", "3", 1, "sent", b"x")])
+store.commit([Note("n", bytes(200_000)), Entry("r", 1, "3", 1, "sent", b"x")])
 print([entry.key for entry in store.entries("r")], len(store.note("n")))
 store.close()
 """
