@@ -265,16 +265,24 @@ class Ledger:
         return closed
 
     def restore(
-        self, id: AttemptId, scope: str, need: Need, floor: Vector, units: int, state: State, charged: Vector | None
+        self,
+        id: AttemptId,
+        scope: str,
+        need: Need,
+        floor: Vector,
+        units: int,
+        state: State,
+        charged: Vector | None,
+        epoch: int = 0,
     ) -> None:
-        """Put an attempt of an earlier life into a fresh book, in the state that its journal proves, at epoch 0.
+        """Put an attempt of an earlier life into a fresh book, in the state that its journal proves.
 
         Tries of a key come in their order.
         """
         tries = self._records.get(id.key)
-        self._hold(Record(*id, self.scopes[scope].path, need, floor, units, 0), tries)
-        if state == "released":
-            self.release(id)
+        self._hold(Record(*id, self.scopes[scope].path, need, floor, units, epoch), tries)
+        if state in {"released", "voided"}:
+            self._give_back(self.record(id), state)
         elif state != "held":
             self.record(id).state = "sent"  # a fact, whether or not the scope has frozen since
             if state != "sent":

@@ -54,9 +54,11 @@ class Granted(NamedTuple):
     run_id: str
     scope: str
     serial: int
-    """0 for the run's own budget, from 1 for what was added later."""
+    """From 0; a run that was given back its grant is granted anew under the next one."""
     amounts: tuple[int, ...]
     """By dimension."""
+    epoch: int = 0
+    """Of the driver that granted it."""
 
 
 class Sealed(NamedTuple):
@@ -150,8 +152,8 @@ def row_of(op: Op) -> Row:
             return Row("taken", run_id, key=host, epoch=epoch)
         case Entry(run_id, epoch, key, try_, state, body):
             return Row("entry", run_id, "", key, try_, state, epoch, sha256(body).hexdigest(), b"", body)
-        case Granted(run_id, scope, serial, amounts):
-            return Row("granted", run_id, key=scope, try_=serial, body=_amounts_body(amounts))
+        case Granted(run_id, scope, serial, amounts, epoch):
+            return Row("granted", run_id, key=scope, try_=serial, epoch=epoch, body=_amounts_body(amounts))
         case Sealed(run_id, address, body, books):
             packed = zlib.compress(body, _LEVEL)
             return Row("sealed", run_id, address, digest=sha256(body).hexdigest(), books=books, body=packed)

@@ -76,7 +76,7 @@ class Reads:
     def grants(self) -> list[Granted]:
         """Return all grants in the order in which they were made, those to sealed runs too."""
         rows = map(self._row, self._index.kinds["granted"])
-        return [Granted(row.name, row.key, row.try_, amounts_of(row)) for row in rows]
+        return [Granted(row.name, row.key, row.try_, amounts_of(row), row.epoch) for row in rows]
 
     def top_ups(self) -> list[ToppedUp]:
         """Return all raises of caps in the order in which they were made."""
