@@ -64,7 +64,7 @@ def load(db: sqlite3.Connection, name: str, mark: Mark) -> Index:
     try:
         if not is_new(db):
             _check_format(db, name)
-            _read_chain(db, name, mark, index)
+            mark = _read_chain(db, name, mark, index)
         if index.n_commits < mark.commit:
             raise StoreError(
                 name,
@@ -98,7 +98,7 @@ def _check_format(db: sqlite3.Connection, name: str) -> None:
         raise StoreError(name, f"the tables are not declared as they were: {_CURE}")
 
 
-def _read_chain(db: sqlite3.Connection, name: str, mark: Mark, index: Index) -> None:
+def _read_chain(db: sqlite3.Connection, name: str, mark: Mark, index: Index) -> Mark:
     ops: Iterator[tuple[int, Row]] = ((n, Row(*columns)) for n, *columns in db.execute("SELECT * FROM op ORDER BY n"))
     for number, last_op, link in db.execute("SELECT * FROM chain ORDER BY n"):
         commit = index.n_commits + 1
@@ -114,7 +114,10 @@ def _read_chain(db: sqlite3.Connection, name: str, mark: Mark, index: Index) -> 
         if not sound:
             raise StoreError(name, f"commit {commit} is not as it was written: {_CURE}")
         index.add(rows, link)
+        if commit == 1 and index.replaced == mark:
+            mark = index.mark  # gc was killed before it could say that its file has taken the place of the old one
         if commit == mark.commit and index.mark != mark:
             raise StoreError(name, f"commit {commit} is not the one that was acknowledged: {_CURE}")
     if next(ops, None) is not None:
         raise StoreError(name, f"commit {index.n_commits + 1} is missing, but its rows are there: {_CURE}")
+    return mark

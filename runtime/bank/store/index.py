@@ -4,6 +4,7 @@ It lives in memory and is built in the pass that proves the chain. There is none
 hide rows that the chain has just found sound. It holds some 490 bytes a sealed run, and as much an entry.
 """
 
+import json
 from hashlib import sha256
 
 from runtime.bank.store.lock import Mark
@@ -32,8 +33,8 @@ class Index:
         """Run → numbers of its entries, in order."""
         self.epochs: dict[str, int] = {}
         """Run → the highest epoch that took it."""
-        self.rulings: dict[str, str] = {}
-        """Run or scope → the last status."""
+        self.rulings: dict[str, tuple[int, str]] = {}
+        """Run or scope → (number of its last ruling, the status)."""
         self.notes: dict[str, int] = {}
         self.pruned: bytes | None = None
         """Body of the first row, if `gc` wrote it."""
@@ -63,6 +64,14 @@ class Index:
         """The last commit, as the lock file remembers it."""
         return Mark(self.n_commits, self.link.hex())
 
+    @property
+    def replaced(self) -> Mark | None:
+        """The last commit of the file whose place this one took; None if it is the first of its name."""
+        if self.pruned is None:
+            return None
+        body = json.loads(self.pruned)
+        return Mark(body["commits"], body["link"])
+
     def _place(self, n: int, row: Row) -> None:
         kind, name = row.kind, row.name
         if kind in self.kinds:
@@ -72,7 +81,7 @@ class Index:
         elif kind == "taken":
             self.epochs[name] = max(row.epoch, self.epochs.get(name, 0))
         elif kind == "ruled":
-            self.rulings[name] = row.state
+            self.rulings[name] = n, row.state
         elif kind == "note":
             self.notes[name] = n
         elif kind == "pruned":

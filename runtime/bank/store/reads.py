@@ -50,7 +50,7 @@ class Reads:
         return None if found is None else self._body(self._row(found[0]))
 
     def books(self) -> Iterator[tuple[str, str, bytes]]:
-        """Yield (run id, address, books) of all sealed runs, first sealed first. Unpacks nothing; 3 µs a run."""
+        """Yield (run id, address, books) of all sealed runs, first sealed first. Unpacks nothing; 5 µs a run."""
         for n in tuple(self._index.kinds["sealed"]):
             run_id, address, books = self._columns(n, "name, address, books")
             yield run_id, address, books
@@ -85,7 +85,7 @@ class Reads:
 
     def rulings(self) -> dict[str, str]:
         """Return the last status of each run and scope about which an operator ruled. Touches no disk."""
-        return dict(self._index.rulings)
+        return {name: status for name, (_, status) in self._index.rulings.items()}
 
     def note(self, name: str) -> bytes | None:
         """Return the last document of this name, or None."""

@@ -62,7 +62,7 @@ EXPECTED = (
 
 def contents(folder: Path) -> dict[str, bytes]:
     """What the store's files hold; without the lock, and without SQLite's shared memory, which any reader rewrites."""
-    files = (file for file in folder.iterdir() if not file.name.endswith((".lock", "-shm")))
+    files = (file for file in folder.iterdir() if not file.name.endswith((".lock", "-shm", ".ballast")))
     return {file.name: text for file in files if (text := file.read_bytes()) or not file.name.endswith("-wal")}
 
 
@@ -107,6 +107,9 @@ def test_a_closed_store_is_one_file_and_its_lock(tmp_path: Path) -> None:
     store = fill(tmp_path / "s.db")
     store.close()
     store.close()
+    assert {file.name for file in tmp_path.iterdir()} == {"s.db", "s.db.lock", "s.db.ballast"}
+    with Store(tmp_path / "s.db") as store:
+        store.commit([Sealed("run-b", ADDRESS["b"], b"{}")])
     assert {file.name for file in tmp_path.iterdir()} == {"s.db", "s.db.lock"}
 
 
