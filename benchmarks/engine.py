@@ -1,7 +1,7 @@
 """Owns the sweep: it admits trials in plan order, runs what is not sealed yet, and hands over rows as they come."""
 
 import platform
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,10 +14,11 @@ from benchmarks.plan import Definition, Plan, Trial
 from benchmarks.report import Manifest
 from benchmarks.rows import calls_frame, trial_row, trials_frame
 from benchmarks.tables import canonical_sha256
-from runtime.budget import Budget
+from runtime.bank.grants import Limits, check_covered, scope_caps
 from runtime.driver import Runtime
 from runtime.errors import ConfigError
 from runtime.ids import PACKAGES, address
+from runtime.operator import EXPERIMENT
 from runtime.result import RunResult
 
 PLAN_NOTE = "plan"
@@ -54,7 +55,9 @@ class Sweep:
                 f"experiment {self.experiment.name!r} spends real money and has no cap; "
                 "give it one, for example Experiment(..., cap=Budget(usd=5))"
             )
-        admitted([self.plan.trials], self.experiment.cap, {})
+        caps = scope_caps(self.experiment.cap)
+        for trial in self.plan.trials:
+            check_covered(caps, trial.spec.budget)
 
     async def begin(self) -> None:
         """Note the plan in the store and take over what is finished there.
@@ -90,17 +93,23 @@ class Sweep:
     async def run(self) -> AsyncIterator[tuple[Trial, RunResult]]:
         """Run what is not finished; results come as they are sealed."""
         by_address = {trial.spec.address: trial for trial in self.plan.trials}
-        blocks = [list(block) for _, block in groupby(self.plan.trials, key=lambda trial: trial.block)]
+        # What is finished is settled in the bank's books; the rest enters in plan order, whole blocks or none. In rounds,
+        # each decided when the one before is settled, the same blocks enter whatever the timing.
+        todo = [trial for trial in self.plan.trials if trial.spec.address not in self.results]
+        blocks = [[trial.spec for trial in block] for _, block in groupby(todo, key=lambda trial: trial.block)]
         while blocks:
-            n = admitted(blocks, self.experiment.cap, self.results)
+            n = await self.runtime.enter(self._limits(), blocks)
             if n == 0:
                 self.not_admitted = sum(len(block) for block in blocks)
                 return
-            todo = [trial.spec for block in blocks[:n] for trial in block if trial.spec.address not in self.results]
-            async for spec, result in self.runtime.map(todo):
+            async for spec, result in self.runtime.map([spec for block in blocks[:n] for spec in block]):
                 self.results[spec.address] = result
                 yield by_address[spec.address], result
             blocks = blocks[n:]
+
+    def _limits(self) -> Limits:
+        live = any(trial.spec.live for trial in self.plan.trials)
+        return Limits(EXPERIMENT + self.experiment.name, live, scope_caps(self.experiment.cap))
 
     def trials(self) -> pl.DataFrame:
         """The table of the finished trials, in plan order."""
@@ -131,40 +140,6 @@ class Sweep:
             finished=len(self.results),
             sha256=canonical_sha256(self.trials()),
         )
-
-
-def admitted(blocks: Sequence[Sequence[Trial]], cap: Budget | None, results: dict[str, RunResult]) -> int:
-    """How many of the next blocks may enter under the experiment's cap.
-
-    A block enters iff what all finished trials settled plus the whole budgets of the blocks before it and its own fit. Run in
-    rounds, each decided when the round before is settled, this admits the same blocks whatever the timing.
-
-    Raises:
-        ConfigError: the cap limits something that a trial's budget does not, so a block cannot be bounded.
-    """
-    if cap is None:
-        return len(blocks)
-    limits = {name: limit for name, limit in zip(cap.dimensions, cap.caps, strict=True) if limit is not None}
-    spent = dict.fromkeys(limits, 0)
-    for result in results.values():
-        for name in spent:
-            spent[name] += getattr(result.spend.total, name)
-    for n, block in enumerate(blocks):
-        for trial in block:
-            if trial.spec.address in results:
-                continue
-            budget = trial.spec.budget
-            caps = dict(zip(budget.dimensions, budget.caps, strict=True))
-            for name in spent:
-                need = caps.get(name)
-                if need is None:
-                    raise ConfigError(
-                        f"cap limits {name.removeprefix('pico_')}, but the budget {budget.describe()!r} of a trial does not"
-                    )
-                spent[name] += need
-        if any(spent[name] > limits[name] for name in limits):
-            return n
-    return len(blocks)
 
 
 def code_revision() -> str:

@@ -15,6 +15,7 @@ from runtime.models.recorded import RecordedModel
 from runtime.models.scripted import ScriptedModel
 from runtime.models.simulated import SimulatedModel
 from runtime.models.spec import ModelSpec
+from runtime.operator import EXPERIMENT
 from runtime.preflight import RunSpec
 from runtime.protocols import Router
 from runtime.task import Task
@@ -137,7 +138,7 @@ class Definition:
                     for rank, budget in enumerate(self.budgets):
                         spec = runtime.spec("planned", topology, task, budget, seed)
                         run_id = f"{self.name[:40]}-{spec.address[:16]}"
-                        spec = replace(spec, run_id=run_id)
+                        spec = replace(spec, run_id=run_id, scope=EXPERIMENT + self.name)
                         trials.append(Trial(spec, topology.name, label, rank, t * len(self.seeds) + s, kind))
         return Plan(tuple(trials), address({name: canonical(model.price) for name, model in models.items()}))
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import anyio
 
-from runtime.bank.service import Bank, BankClient
-from runtime.bank.store import Op
+from runtime.bank.client import BankClient, Parts, Verdicts
+from runtime.bank.service import Bank
 from runtime.errors import ConfigError, HostLost, InternalError, OrchestrationError
 from runtime.host import Host
 from runtime.ids import PACKAGES
@@ -89,7 +89,6 @@ class Cluster:
         make_bank: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Bank)
         folder = None if out is None else Path(await anyio.Path(out).resolve())
         bank = make_bank.options(scheduling_strategy=here, name=_BANK).remote(folder)
-        await call(bank.open.remote(), "the bank")
         count = n_hosts or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # Ray would restart a host only with arguments that still lie in the object store; we make a new one ourselves.
         make: Any = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(Host)
@@ -130,12 +129,13 @@ class Cluster:
             await call(self._bank.close.remote(), "the bank", quiet=True)
             await self._stack.aclose()
 
-    async def _write(self, ops: Sequence[Op]) -> None:
-        await call(self._bank.write.remote(ops), "the bank")
+    async def _write(self, parts: Parts) -> Verdicts:
+        verdicts: Verdicts = await call(self._bank.write.remote(parts), "the bank")
+        return verdicts
 
 
-async def _write_to_bank(ops: Sequence[Op]) -> None:
-    """Deliver ops to the bank's actor from a host.
+async def _write_to_bank(parts: Parts) -> Verdicts:
+    """Deliver parts to the bank's actor from a host.
 
     By name: a handle among a host's constructor arguments would keep them in the object store, and a host whose arguments
     are lost there cannot be restarted.
@@ -146,7 +146,8 @@ async def _write_to_bank(ops: Sequence[Op]) -> None:
         bank = ray.get_actor(_BANK)
     except ValueError:
         raise HostLost("the bank", "it is not there any more") from None
-    await call(bank.write.remote(ops), "the bank")
+    verdicts: Verdicts = await call(bank.write.remote(parts), "the bank")
+    return verdicts
 
 
 async def call(ref: Any, what: str, *, quiet: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
@@ -10,15 +11,19 @@ import anyio
 from anyio.abc import TaskGroup
 
 from runtime.addresses import run_address
-from runtime.bank.service import Bank, BankClient, in_process
+from runtime.bank.client import BankClient, in_process
+from runtime.bank.grants import ACCOUNT, Limits, check_covered, granted_amounts, scope_caps
+from runtime.bank.service import Bank
 from runtime.bank.store import Note
 from runtime.boundary import contained
 from runtime.budget import Budget
+from runtime.control import listening
 from runtime.errors import ConfigError, OrchestrationError
 from runtime.host import Host
 from runtime.ids import address, check_name
 from runtime.models.base import ChatModel
 from runtime.models.catalog import Catalog, ModelSpec
+from runtime.operator import Operator
 from runtime.preflight import Prepared, RunSpec, prepare
 from runtime.protocols import Topology
 from runtime.result import RunResult
@@ -34,6 +39,7 @@ class Runtime:
             joins the one whose job this process is.
         models: names for ModelSpecs or ChatModels, beside the catalogue's own and those of ostrom.toml.
         out: folder for the store; None keeps it in memory, and nothing can be resumed.
+        cap: limit of the account, that is, of everything real which runs of this folder ever spend.
         hosts: number of hosts on Ray; None: one per core of the cluster.
         modules: modules of the user that the hosts cannot import by name; they are shipped by value.
 
@@ -48,6 +54,7 @@ class Runtime:
         *,
         models: Mapping[str, ModelSpec | ChatModel] | None = None,
         out: Path | str | None = None,
+        cap: Budget | None = None,
         hosts: int | None = None,
         modules: Sequence[ModuleType] = (),
     ) -> None:
@@ -56,6 +63,7 @@ class Runtime:
         self.catalog = Catalog(models)
         self._address = address
         self._out = None if out is None else Path(out)
+        self._account = Limits(ACCOUNT, True, scope_caps(cap))
         self._n_hosts = hosts
         self._modules = modules
         self._stack = AsyncExitStack()
@@ -63,8 +71,11 @@ class Runtime:
         self._on_bank: Callable[..., Any] = _not_entered
         self._client: BankClient
         self._shipping: Shipping
+        self.operator: Operator
+        """Pause, resume, cancel and top up what is under way; see `runtime.operator`."""
         self._group: TaskGroup
         self.hosts = 1
+        self._door = anyio.Lock()
         self._unnamed = 0
         self._nameless = 0
         self._under_way: dict[str, anyio.Event] = {}
@@ -75,8 +86,7 @@ class Runtime:
                 bank = Bank(self._out)
                 stack.callback(bank.close)
                 self._client, self._on_bank = in_process(bank)
-                await self._on_bank("open")
-                host = Host(self.catalog, self._client.write, own_process=False)
+                host = Host(self.catalog, partial(self._on_bank, "write"), own_process=False)
                 stack.push_async_callback(host.close)
                 self._on_host = _calls_to(host)
             else:
@@ -87,7 +97,23 @@ class Runtime:
                 self._client, self.hosts = cluster.client, cluster.n_hosts
                 self._on_host, self._on_bank = cluster.on_host, cluster.on_bank
             batches = 1 if self._address is None else 2
-            self._shipping = Shipping(self._on_host, self._on_bank, self._client, self.hosts, batches)
+            await self._on_bank("open", self._account.caps)
+            self.operator = Operator(self._on_bank, self._on_host, self._client)
+            for name, ruling in (await self._on_bank("rulings")).items():
+                if ruling == "paused":
+                    self.operator.gates.close(name)
+            self._shipping = Shipping(
+                self._on_host,
+                self._on_bank,
+                self._client,
+                self.hosts,
+                batches,
+                self._enter_account,
+                self.operator.gates,
+                self.operator.homes,
+            )
+            if self._out is not None:
+                await stack.enter_async_context(listening(self.operator, self._out))
             # Entered last, so that work which somebody left behind in `map` ends before the bank closes under it.
             self._group = await stack.enter_async_context(anyio.create_task_group())
             stack.callback(self._group.cancel_scope.cancel)
@@ -212,6 +238,34 @@ class Runtime:
         """Write a named document into the store."""
         await self._client.write([Note(name, body)])
 
+    async def enter(self, limits: Limits, blocks: Sequence[Sequence[RunSpec]]) -> int:
+        """Let the next blocks of an experiment's runs in, as many as its cap has room for now; returns how many.
+
+        A block enters iff what was settled under the cap, what is held, and the whole budgets of its own runs fit.
+        """
+        asked = [[(spec.run_id, granted_amounts(spec.budget)) for spec in block] for block in blocks]
+        entered: int = await self._on_bank("enter", limits, asked)
+        return entered
+
+    async def resume(self, run_id: str) -> None:
+        """Let a paused run go on.
+
+        Raises:
+            ConfigError: it is not paused.
+        """
+        await self.operator.resume(run_id)
+
+    async def _enter_account(self, spec: RunSpec) -> None:
+        check_covered(self._account.caps, spec.budget)
+        block = [[(spec.run_id, granted_amounts(spec.budget))]]
+        async with self._door:  # who came first enters first, however much less the next one would need
+            while True:
+                freed = self._shipping.freed
+                if await self._on_bank("enter", self._account, block):
+                    return
+                await self._on_bank("check_room", ACCOUNT, block[0][0][1])
+                await freed.wait()
+
     async def _work(self, specs: Sequence[RunSpec], deliver: Deliver) -> None:
         """Take finished specs from the store and run the others; each address once, however many ask for it at a time."""
         mine: list[RunSpec] = []
@@ -230,6 +284,8 @@ class Runtime:
         finally:
             for spec in mine:
                 self._under_way.pop(spec.address).set()
+            with anyio.CancelScope(shield=True):
+                await self._on_bank("abandon", [spec.run_id for spec in mine])
         for spec in elsewhere:
             while spec.address in self._under_way:
                 await self._under_way[spec.address].wait()

@@ -5,7 +5,8 @@ OrchestrationError                      catch this at the edge of an application
 ├── BudgetError
 │   ├── BudgetExceeded                  a request does not fit and waiting cannot help
 │   ├── BudgetConflict                  one idempotency key, two different requests
-│   └── StaleEpoch                      a host that was replaced tried to send
+│   ├── StaleEpoch                      a host that was replaced tried to send
+│   └── RunHalted                       an operator paused or cancelled the run; nothing new may be sent
 ├── DeliveryError
 │   ├── UnknownSeat                     no such seat in this team
 │   ├── NoChannel                       the topology declares no channel for this mail
@@ -80,6 +81,17 @@ class StaleEpoch(BudgetError):
 
     def __str__(self) -> str:
         return f"{self.scope}: epoch {self.epoch} is over, {self.current} owns it"
+
+
+class RunHalted(BudgetError):
+    """An operator paused or cancelled the run, so nothing new may be sent."""
+
+    def __init__(self, run_id: str, ruling: str) -> None:
+        super().__init__(run_id, ruling)
+        self.run_id, self.ruling = run_id, ruling
+
+    def __str__(self) -> str:
+        return f"{self.run_id} was {self.ruling} by an operator"
 
 
 class DeliveryError(OrchestrationError):

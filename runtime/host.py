@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import anyio
 from trio.testing import MockClock
 
+from runtime.bank.client import BankClient, Parts, Verdicts
 from runtime.bank.live import LiveJournal
-from runtime.bank.service import BankClient
-from runtime.bank.store import Entry, Op
+from runtime.bank.service import Life
+from runtime.budget import Amounts
 from runtime.clock import TICK_S, LoopClock, VirtualClock
 from runtime.models.base import ChatModel
 from runtime.models.catalog import Catalog
@@ -32,15 +33,16 @@ class Host:
 
     Args:
         catalog: the models, as the driver resolved them.
-        write: delivers ops of live runs to the bank and returns when they are committed.
+        write: delivers what live runs write to the bank and returns what became of it when it is committed.
     """
 
     def __init__(
-        self, catalog: Catalog, write: Callable[[Sequence[Op]], Awaitable[None]], *, own_process: bool = True
+        self, catalog: Catalog, write: Callable[[Parts], Awaitable[Verdicts]], *, own_process: bool = True
     ) -> None:
         self._catalog = catalog
         self._bank = BankClient(write)
         self._governor = Governor()
+        self._under_way: dict[str, Run] = {}
         if own_process:
             gc.set_threshold(*GC_THRESHOLD)
 
@@ -52,7 +54,7 @@ class Host:
 
         return await anyio.to_thread.run_sync(batch)
 
-    async def run_live(self, spec: RunSpec, entries: Sequence[Entry], disturbed: bool) -> bytes:
+    async def run_live(self, spec: RunSpec, life: Life, disturbed: bool) -> bytes:
         """Run a live run, or take it up again where its entries end; returns its sealed form.
 
         Args:
@@ -60,14 +62,30 @@ class Host:
 
         Raises:
             ConfigError: the run does not pass its checks, or differs from the one in the store.
+            RunHalted: an operator paused it.
+            StaleEpoch: another host took it over.
         """
         prepared = prepare(spec, self._catalog.get)
-        journal = LiveJournal(spec.run_id, self._bank, entries, len(spec.budget.dimensions))
-        # Harmless when repeated; where the id belongs to another run, it is refused here, before it spends.
-        await journal.open(spec.address)
-        run = Run(prepared, LoopClock(), journal, self._governor.permit, disturbed=disturbed)
-        run.earlier.extend(journal.restore(run.ledger, SCOPE))
-        return (await run.execute()).to_json()
+        journal = LiveJournal(spec.run_id, self._bank, life, len(spec.budget.dimensions))
+        run = Run(prepared, LoopClock(), journal, self._governor.permit, life.epoch, disturbed=disturbed)
+        run.earlier.extend(journal.history.restore(run.ledger, SCOPE))
+        run.raised.extend(life.raised)
+        self._under_way[spec.run_id] = run
+        try:
+            return (await run.execute()).to_json()
+        finally:
+            if self._under_way.get(spec.run_id) is run:
+                del self._under_way[spec.run_id]
+
+    async def cancel(self, run_id: str) -> None:
+        """End a live run now, if it is under way here."""
+        if run_id in self._under_way:
+            self._under_way[run_id].cancel()
+
+    async def top_up(self, run_id: str, amounts: Amounts) -> None:
+        """Raise the budget of a live run, if it is under way here."""
+        if run_id in self._under_way:
+            self._under_way[run_id].top_up(amounts)
 
     async def close(self) -> None:
         """Close the connections of the models' clients."""
@@ -89,7 +107,7 @@ def run_virtual(specs: Sequence[RunSpec], find: Callable[[str], ChatModel]) -> l
         # A user's own sleep may leave the grid of virtual time, where sums are no longer exact; the next run then begins on
         # a clock of its own, so that no run feels which others came before it.
         while todo and mock.current_time() % TICK_S == 0:
-            results.append(await Run(prepare(todo.popleft(), find), clock, None, lambda _: None).execute())
+            results.append(await Run(prepare(todo.popleft(), find), clock, None, lambda _: None, 0).execute())
 
     while todo:
         mock = MockClock(autojump_threshold=0)

@@ -47,3 +47,8 @@ class Attempt(NamedTuple):
     """The reply's text; tool calls as JSON."""
     senders: tuple[str, ...]
     """Seats whose mail stood in the prompt, in order."""
+
+
+def in_order(attempt: Attempt) -> tuple[int, str, int, int]:
+    """The order of a finished run's attempts, which no timing decides."""
+    return attempt.step, attempt.seat, attempt.sample, attempt.try_

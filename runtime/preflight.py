@@ -33,6 +33,8 @@ class RunSpec:
     """Content address; empty until the runtime has checked the run."""
     live: bool = False
     """Whether somebody may be billed for it, or real time is needed; found by the runtime's checks."""
+    scope: str = ""
+    """The experiment it belongs to, whose cap it entered under; empty for a run of its own."""
 
 
 @dataclass(slots=True)

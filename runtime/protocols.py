@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from runtime.agents.agent import Agent
     from runtime.attempts import Order
     from runtime.bank.book import Held, Need
+    from runtime.errors import RunHalted, StaleEpoch
     from runtime.journal import Attempt, Key
 
 OUTSIDE = "task"
@@ -183,6 +184,9 @@ class Router(Protocol):
 
 class Journal(Protocol):
     """Makes the attempts of a live run durable; a return means committed. Virtual runs have none."""
+
+    halted: "RunHalted | StaleEpoch | None"
+    """Why nothing more may be sent; None while it may."""
 
     async def sent(self, held: "Held", need: "Need", order: "Order", digest: str) -> None:
         """Commit that the bytes are about to leave, with the bound that is held."""

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import orjson
 
 from runtime.journal import Attempt
 from runtime.usage import PICO
+
+if TYPE_CHECKING:
+    from runtime.bank.statement import Balance
 
 Status = Literal["completed", "exhausted", "deadline", "cancelled", "failed"]
 
@@ -76,6 +79,8 @@ class RunResult:
     spend: SpendReport
     overspend: Mapping[str, int]
     """Per capped dimension, in its integer unit, what was charged above the limit. All zero with honest providers."""
+    books: Mapping[str, "Balance"]
+    """By dimension, the balances of the run's ledger when it was closed."""
     seconds: float
     """Virtual seconds in virtual runs, wall-clock ones in live runs."""
     virtual: bool

@@ -9,12 +9,13 @@ from runtime.agents.loop import Desk
 from runtime.attempts import Attempts
 from runtime.bank.admission import Admission, Permit
 from runtime.bank.ledger import Ledger
+from runtime.bank.statement import statement
 from runtime.bank.vector import Vector, pack, unpack
 from runtime.boundary import contained, contained_sync, encodable
-from runtime.budget import PICO_USD, TOKENS
+from runtime.budget import PICO_USD, TOKENS, Amounts
 from runtime.clock import Clock, on_grid_s
-from runtime.errors import BudgetExceeded, OrchestrationError
-from runtime.journal import Attempt
+from runtime.errors import BudgetExceeded, OrchestrationError, RunHalted
+from runtime.journal import Attempt, in_order
 from runtime.messages import Plan, Refusal, Report, Verdict
 from runtime.models.base import ChatModel
 from runtime.preflight import Prepared
@@ -40,11 +41,16 @@ class Run:
     clock: Clock
     journal: Journal | None
     permit_for: Callable[[ChatModel], Permit | None]
-    epoch: int = 0
+    epoch: int
+    """This host's, for live runs; virtual ones have one host only, and 0."""
     earlier: list[Attempt] = field(default_factory=list)
     """Attempts of an earlier, interrupted life of a live run; its time counts against the deadline."""
+    raised: list[Amounts] = field(default_factory=list)
+    """Top-ups that came in earlier lives."""
     ledger: Ledger = field(init=False)
     disturbed: bool = False
+    desk: Desk = field(init=False)
+    _stop: anyio.CancelScope = field(init=False, default_factory=anyio.CancelScope)
 
     def __post_init__(self) -> None:
         budget = self.prepared.spec.budget
@@ -52,21 +58,46 @@ class Run:
         self.ledger.open(SCOPE, None, budget.caps, self.prepared.floors, self.epoch)
 
     async def execute(self) -> RunResult:
-        """Run to the end. Only misuse and bugs raise; everything else is a status of the result."""
+        """Run to the end. Only misuse and bugs raise; everything else is a status of the result.
+
+        Raises:
+            RunHalted: an operator paused it; its journal is where it is taken up again.
+            StaleEpoch: another host took it over.
+        """
         # The time of earlier lives counts; this one begins where they ended.
         lived_s = max((attempt.ended_s for attempt in self.earlier), default=0.0)
         began_s = self.clock.now_s() - lived_s
-        desk = self._desk(began_s)
+        self.desk = desk = self._make_desk(began_s)
+        for amounts in self.raised:
+            self.top_up(amounts)
         spec = self.prepared.spec
         team = RunTeam(spec.task, self.prepared.places, self.prepared.channels, desk)
         ending = _Ending()
         async with anyio.create_task_group() as group:
             admission = desk.attempts.admission
             admission.on_first_stir = lambda: group.start_soon(admission.decide_at_quiescence)
-            await self._solve(team, ending, lived_s)
+            with self._stop:
+                await self._solve(team, ending, lived_s)
             group.cancel_scope.cancel()
+        halted = None if self.journal is None else self.journal.halted
+        cancelled = self._stop.cancel_called or (isinstance(halted, RunHalted) and halted.ruling == "cancelled")
+        if halted is not None and not cancelled:
+            raise halted
+        if cancelled:
+            ending.status, ending.reason = "cancelled", "an operator cancelled the run"
         self.ledger.check()
         return self._result(ending, team, desk, self.clock.now_s() - began_s)
+
+    def cancel(self) -> None:
+        """End the run now; what is in flight is charged at maximum unless its endpoint says otherwise."""
+        self._stop.cancel()
+
+    def top_up(self, amounts: Amounts) -> None:
+        """Raise the run's budget, in its own dimensions; who waits for it is asked again."""
+        self.ledger.top_up(SCOPE, pack(amounts))
+        caps = self.desk.caps
+        self.desk.caps = tuple(None if c is None else c + a for c, a in zip(caps, amounts, strict=True))
+        self.desk.attempts.admission.stir()
 
     async def _solve(self, team: RunTeam, ending: _Ending, lived_s: float) -> None:
         where = f"topology {self.prepared.spec.topology.name}"
@@ -99,7 +130,7 @@ class Run:
         if scope.cancelled_caught:
             ending.status, ending.reason = "deadline", f"the deadline of {seconds:g} s passed"
 
-    def _desk(self, began_s: float) -> Desk:
+    def _make_desk(self, began_s: float) -> Desk:
         prepared = self.prepared
         spec, budget = prepared.spec, prepared.spec.budget
         floor = unpack(sum(prepared.floors.values()), len(budget.dimensions))
@@ -128,7 +159,7 @@ class Run:
         except OrchestrationError as error:
             # What was bought and answered is still a result.
             correct, ending.status, ending.reason = None, "failed", str(error)
-        attempts = sorted(desk.attempts.done, key=lambda a: (a.step, a.seat, a.sample, a.try_))
+        attempts = sorted(desk.attempts.done, key=in_order)
         over = self.ledger.overspend(SCOPE)
         return RunResult(
             run_id=spec.run_id,
@@ -138,6 +169,7 @@ class Run:
             correct=correct,
             spend=SpendReport.of(attempts, virtual=virtual),
             overspend=dict(zip(spec.budget.dimensions, over, strict=True)),
+            books=statement(self.ledger.scopes[SCOPE], spec.budget.dimensions),
             seconds=seconds,
             virtual=virtual,
             deterministic="D1" if virtual and not self._by_arrival() else "D2",

@@ -2,15 +2,19 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
+import orjson
 
-from runtime.bank.service import BankClient
-from runtime.bank.store import Sealed
-from runtime.errors import HostLost
+from runtime.bank.client import BankClient
+from runtime.bank.grants import ACCOUNT, books_of, granted_amounts
+from runtime.bank.service import Life
+from runtime.bank.store import Opened, Sealed
+from runtime.errors import BudgetExceeded, HostLost, RunHalted
+from runtime.gates import Gates
 from runtime.preflight import RunSpec
 from runtime.result import RunResult
 
@@ -27,7 +31,7 @@ Done = tuple[RunSpec, RunResult]
 Deliver = Callable[[Sequence[Done]], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shipping:
     """The way to the hosts of one runtime."""
 
@@ -38,21 +42,40 @@ class Shipping:
     hosts: int
     batches: int
     """Batches on the way to each host at a time: two where the way is long, so that no host waits for us."""
+    enter: Callable[[RunSpec], Awaitable[None]]
+    """Waits until the account has room for a live run that belongs to no experiment; BudgetExceeded when it never will."""
+    gates: Gates = field(default_factory=Gates)
+    homes: dict[str, int] = field(default_factory=dict)
+    """Host of each live run under way."""
+    freed: anyio.Event = field(default_factory=anyio.Event)
+    """Set, and replaced by a new one, whenever runs were sealed and what they did not spend came back."""
 
     async def run(self, todo: Sequence[RunSpec], deliver: Deliver) -> None:
-        """Run specs on the hosts, seal and deliver."""
+        """Run specs on the hosts, seal and deliver.
+
+        Raises:
+            BudgetExceeded: the account had no room for one of them; all others were run.
+        """
         virtual = [spec for spec in todo if not spec.live]
         size = max(1, min(BATCH, len(virtual) // (4 * self.hosts)))
         batches = iter([virtual[i : i + size] for i in range(0, len(virtual), size)])
         lives = iter([spec for spec in todo if spec.live])
+        refused: list[BudgetExceeded] = []
 
         async def feed_batches(host: int) -> None:
             for job in batches:
+                await self.gates.pass_through(job[0].scope)
                 await deliver(await self._seal(job, await _insist(partial(self._send_virtual, host, job))))
 
         async def feed_live(host: int) -> None:
             for spec in lives:
-                await deliver(await self._seal([spec], [await _insist(partial(self._send_live, host, spec))]))
+                try:
+                    if not spec.scope:
+                        await self.enter(spec)
+                except BudgetExceeded as error:
+                    refused.append(error)
+                else:
+                    await deliver(await self._seal([spec], [await self._live(host, spec)]))
 
         async with anyio.create_task_group() as group:
             for host in range(self.hosts):
@@ -60,21 +83,52 @@ class Shipping:
                     group.start_soon(feed_batches, host)
                 for _ in range(min(LIVE_AT_ONCE, len(todo) - len(virtual))):
                     group.start_soon(feed_live, host)
+        if refused:
+            raise refused[0]
 
     async def _send_virtual(self, host: int, job: list[RunSpec], again: bool) -> list[bytes]:
         bodies: list[bytes] = await self.on_host(host, "run_virtual", job)
         return bodies
 
+    async def _live(self, host: int, spec: RunSpec) -> bytes:
+        """Run a live run to its end, however often an operator pauses it on the way."""
+        while True:
+            await self.gates.pass_through(spec.run_id, spec.scope)
+            self.homes[spec.run_id] = host
+            try:
+                return await _insist(partial(self._send_live, host, spec))
+            except RunHalted as halted:
+                if halted.ruling != "paused":
+                    raise
+            finally:
+                del self.homes[spec.run_id]
+
     async def _send_live(self, host: int, spec: RunSpec, again: bool) -> bytes:
-        entries = await self.on_bank("entries", spec.run_id)
-        body: bytes = await self.on_host(host, "run_live", spec, entries, again)
+        facts = {"scope": spec.scope or ACCOUNT, "dimensions": spec.budget.dimensions, "caps": spec.budget.caps}
+        # Each sending is a life of its own: the bank lets only the newest one spend.
+        life: Life = await self.on_bank("take", Opened(spec.run_id, spec.address, orjson.dumps(facts)))
+        body: bytes = await self.on_host(host, "run_live", spec, life, again)
         return body
 
     async def _seal(self, specs: Sequence[RunSpec], bodies: Sequence[bytes]) -> list[Done]:
         """Seal results as their hosts wrote them, and read them."""
-        pairs = list(zip(specs, bodies, strict=True))
-        await self.client.write([Sealed(spec.run_id, spec.address, body) for spec, body in pairs])
-        return [(spec, RunResult.from_json(body)) for spec, body in pairs]
+        done = [(spec, RunResult.from_json(body)) for spec, body in zip(specs, bodies, strict=True)]
+        await self.client.write(
+            [
+                Sealed(spec.run_id, spec.address, body, _books(spec, r))
+                for (spec, r), body in zip(done, bodies, strict=True)
+            ]
+        )
+        self.freed.set()
+        self.freed = anyio.Event()
+        return done
+
+
+def _books(spec: RunSpec, result: RunResult) -> bytes:
+    """What the run says to the books above it; nothing where there are none."""
+    if not (spec.live or spec.scope):
+        return b"{}"
+    return books_of(spec.scope or ACCOUNT, granted_amounts(spec.budget), result.attempts)
 
 
 async def _insist(send: Callable[[bool], Awaitable[T]]) -> T:

@@ -106,14 +106,14 @@ class Admission:
         self.ledger.settle(id, used)
         if used is not None and id.key.seat in self._allowances and fits(used, held, self._guard):
             self._allowances[id.key.seat] += held - used
-        self._stir()
+        self.stir()
 
     def release(self, id: AttemptId) -> None:
         """Release in the book and let waiters have what came back."""
         self.ledger.release(id)
         if id.key.seat in self._allowances:
             self._allowances[id.key.seat] += self.ledger.record(id).amounts
-        self._stir()
+        self.stir()
 
     async def decide_at_quiescence(self) -> None:
         """Decide whenever something stirred and the run has come to rest; a task beside a virtual run, until cancelled."""
@@ -128,7 +128,7 @@ class Admission:
         in_place = True
         try:
             await handover()
-            self._stir()
+            self.stir()
             if not waiter.decided.is_set():
                 if permit is not None:
                     permit.release()
@@ -146,14 +146,15 @@ class Admission:
                 self.release(waiter.outcome.id)
             elif waiter.outcome is None:
                 self.ledger.withdraw(key)
-                self._stir()
+                self.stir()
             raise
         finally:
             del self._waiters[key]
         assert waiter.outcome is not None
         return waiter.outcome
 
-    def _stir(self) -> None:
+    def stir(self) -> None:
+        """Ask again for whoever waits: something came back, or a cap was raised."""
         if not self.ledger.waiting:
             return
         if self._virtual:

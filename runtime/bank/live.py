@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from runtime.bank.book import AttemptId, Held, Need
+from runtime.bank.client import BankClient
 from runtime.bank.ledger import Ledger
-from runtime.bank.service import BankClient
-from runtime.bank.store import Entry, Opened
+from runtime.bank.service import Life
+from runtime.bank.store import Entry
 from runtime.bank.vector import Vector, pack, unpack
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, RunHalted, StaleEpoch
 from runtime.journal import Attempt, Key
 from runtime.models.base import ChatReply, FinishReason, ToolCall
 from runtime.usage import Usage
@@ -24,20 +25,18 @@ if TYPE_CHECKING:
     from runtime.attempts import Order
 
 
-class LiveJournal:
-    """Journal of one live run.
+class History:
+    """What earlier lives of a live run wrote, folded: the last entry of each attempt counts.
 
     Args:
-        entries: what an earlier life of the run wrote; empty for a fresh one.
         n: number of dimensions of the run's budget.
     """
 
-    def __init__(self, run_id: str, client: BankClient, entries: Sequence[Entry], n: int) -> None:
-        self._run_id = run_id
-        self._client = client
+    def __init__(self, entries: Sequence[Entry], n: int) -> None:
         self._n = n
         self._last: dict[AttemptId, tuple[dict[str, Any], Entry]] = {}
-        self._answered: dict[Key, tuple[str, ChatReply]] = {}
+        self.answered: dict[Key, tuple[str, ChatReply]] = {}
+        """Replies by key, each with the digest of its request."""
         for entry in entries:
             step, path = entry.key.split("/", 1)
             seat, sample = path.rsplit("/", 1)
@@ -46,11 +45,42 @@ class LiveJournal:
             body = orjson.loads(entry.body)
             self._last[id] = (sent or body, entry)
             if body.get("reply") is not None:
-                self._answered[id.key] = (body["digest"], _reply(*body["reply"]))
+                self.answered[id.key] = (body["digest"], _reply(*body["reply"]))
 
-    async def open(self, address: str) -> None:
-        """Commit that the run was begun."""
-        await self._client.write([Opened(self._run_id, address, b"{}")])
+    def restore(self, ledger: Ledger, scope: str) -> list[Attempt]:
+        """Bring a fresh ledger to where the earlier lives ended, and return their attempts.
+
+        What they left open belongs to an epoch that is over: what was only sent is charged at maximum.
+        """
+        rows = []
+        for id, (sent, entry) in self._last.items():
+            if "limits" not in sent:
+                continue  # the store refused `sent`, so nothing left, and took only what came after
+            body = orjson.loads(entry.body)
+            most, least, units = sent["limits"]
+            need = Need(pack(tuple(sent["fixed"])), pack(tuple(sent["per_unit"])), most, least)
+            charged = None if body.get("charged") is None else pack(tuple(body["charged"]))
+            ledger.restore(id, scope, need, pack(tuple(sent["floor"])), units, entry.state, charged)
+            rows.append(_row(body["row"]) if "row" in body else _lost_row(id, sent["order"], need, units, self._n))
+        ledger.expire(scope)
+        return rows
+
+
+class LiveJournal:
+    """Journal of one live run.
+
+    Args:
+        life: this host's epoch, and what earlier lives of the run wrote.
+        n: number of dimensions of the run's budget.
+    """
+
+    def __init__(self, run_id: str, client: BankClient, life: Life, n: int) -> None:
+        self.halted: RunHalted | StaleEpoch | None = None
+        self.history = History(life.entries, n)
+        self._run_id = run_id
+        self._client = client
+        self._epoch = life.epoch
+        self._n = n
 
     async def sent(self, held: Held, need: Need, order: "Order", digest: str) -> None:
         """Commit that the bytes are about to leave, with the bound that is held."""
@@ -62,7 +92,11 @@ class LiveJournal:
             "limits": [need.most, need.least, held.units],
             "floor": unpack(order.floor, self._n),
         }
-        await self._client.write([self._entry(held.id, "sent", body)])
+        try:
+            await self._client.write([self._entry(held.id, "sent", body)])
+        except (RunHalted, StaleEpoch) as error:
+            self.halted = error
+            raise
 
     async def closed(self, row: Attempt, charged: Vector | None, reply: ChatReply | None, digest: str) -> None:
         """Commit how the attempt ended, what it was charged, and its reply, if one came."""
@@ -81,7 +115,7 @@ class LiveJournal:
         Raises:
             ConfigError: the request is another one, so this is not the same run.
         """
-        known, reply = self._answered.get(key, (digest, None))
+        known, reply = self.history.answered.get(key, (digest, None))
         if known != digest:
             raise ConfigError(
                 f"run {self._run_id}: the request of step {key.step} of {key.seat} differs from the one in the store; "
@@ -89,24 +123,9 @@ class LiveJournal:
             )
         return reply
 
-    def restore(self, ledger: Ledger, scope: str) -> list[Attempt]:
-        """Bring a fresh ledger to where the earlier life ended, and return its attempts."""
-        rows = []
-        for id, (sent, entry) in self._last.items():
-            if "limits" not in sent:
-                continue  # the store refused `sent`, so nothing left, and took only what came after
-            body = orjson.loads(entry.body)
-            most, least, units = sent["limits"]
-            need = Need(pack(tuple(sent["fixed"])), pack(tuple(sent["per_unit"])), most, least)
-            charged = None if body.get("charged") is None else pack(tuple(body["charged"]))
-            state = "charged_max" if entry.state == "sent" else entry.state
-            ledger.restore(id, scope, need, pack(tuple(sent["floor"])), units, state, charged)
-            rows.append(_row(body["row"]) if "row" in body else _lost_row(id, sent["order"], need, units, self._n))
-        return rows
-
     def _entry(self, id: AttemptId, state: Any, body: dict[str, Any]) -> Entry:
         name = f"{id.key.step}/{id.key.seat}/{id.key.sample}"
-        return Entry(self._run_id, name, id.try_, state, orjson.dumps(body, default=tuple))
+        return Entry(self._run_id, self._epoch, name, id.try_, state, orjson.dumps(body, default=tuple))
 
 
 def _reply(text: str, usage: list[int] | None, finish: FinishReason, tool_calls: list[list[str]]) -> ChatReply:

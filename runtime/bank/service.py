@@ -1,56 +1,191 @@
-"""Owns the bank's one door: the object that holds the store, and the client through which everybody reaches it.
+"""Owns the bank's one door: who may write, who enters under which cap, what an operator ruled; and the store behind it.
 
-The same `Bank` stands in the driver's process or in the one Ray actor on the node that holds the store; the client does not
-know which. It puts everything that waits into one call, because the call is what costs (a Ray round trip, an fsync), not
-what is in it.
+Everything durable goes through `Bank.write`. There an old host is fenced and a halted run is stopped: before the bytes of a
+live attempt leave, its `sent` has to be committed here, so who cannot come through cannot spend.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+import socket
+from collections.abc import Sequence
+from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import anyio
+import orjson
 
-from runtime.bank.store import Entry, Op, Opened, Store
-from runtime.errors import OrchestrationError, StoreError
+from runtime.bank.client import Parts, Verdicts
+from runtime.bank.grants import ACCOUNT, NO_CAPS, Grants, Limits
+from runtime.bank.recovery import charged_in, declared_limits, late_figures, limits_note, raised_caps, read_grants
+from runtime.bank.store import Entry, Granted, Op, Opened, Ruled, Sealed, Store, Taken, ToppedUp
+from runtime.budget import BASE_DIMENSIONS, Amounts, Caps
+from runtime.errors import BudgetExceeded, ConfigError, OrchestrationError, RunHalted, StaleEpoch, StoreError
 from runtime.result import RunResult
 
 STORE_FILE = "store.sqlite"
+_DURABLE = (Opened, Taken, Entry, ToppedUp, Ruled)
+
+
+class Life(NamedTuple):
+    """What the host that takes a live run over gets to know."""
+
+    epoch: int
+    entries: list[Entry]
+    """What earlier lives wrote."""
+    raised: list[Amounts]
+    """Top-ups of its budget, in its own dimensions."""
 
 
 class Bank:
     """Holds the store. Synchronous; one caller at a time. The store is opened, and proved, on first use.
 
     Not in the constructor: what a Ray actor's constructor raises reaches nobody, and after a restart of the actor the first
-    call opens the store anew.
+    call opens the store anew, and the books with it.
 
     Args:
         folder: where the store lies; None keeps it in memory, and nothing can be resumed.
+        read_only: look, while another driver works on it.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
         self._folder = folder
+        self._read_only = read_only
 
     @cached_property
     def _store(self) -> Store:
         if self._folder is None:
             return Store(None)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            if not self._read_only:
+                self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(str(self._folder), f"cannot be made a folder: {error.strerror}; choose another") from None
-        return Store(self._folder / STORE_FILE)
+        return Store(self._folder / STORE_FILE, read_only=self._read_only)
 
-    def write(self, ops: Sequence[Op]) -> None:
-        """Commit, waiting for the disk only where somebody may be billed: virtual runs can be run again."""
-        self._store.commit(ops, durable=any(isinstance(op, (Opened, Entry)) for op in ops))
+    @cached_property
+    def _grants(self) -> Grants:
+        return read_grants(self._store)
 
-    def open(self) -> None:
-        """Open the store now, so that what is wrong with it is told before anything runs."""
-        self._store.sealed([])
+    @cached_property
+    def _rulings(self) -> dict[str, str]:
+        return self._store.rulings()
+
+    @cached_property
+    def _scopes(self) -> dict[str, str]:
+        """Scope of each live run under way."""
+        return {opened.run_id: orjson.loads(opened.body)["scope"] for opened in self._store.opened()}
+
+    def open(self, account: Caps = NO_CAPS) -> None:
+        """Open the store for a new driver: what is wrong with it is told now, and older drivers are fenced."""
+        self._limit(Limits(ACCOUNT, True, account))
+        self._commit([Taken("", self._store.epoch("") + 1, socket.gethostname())])
+        self._forget()
+
+    def write(self, parts: Parts) -> Verdicts:
+        """Commit parts, each whole or not at all; waits for the disk only where somebody may be billed.
+
+        A host of an older epoch, and one whose run was halted, cannot note that something is about to be sent. How an
+        attempt ended is taken from everybody: a spend is a fact.
+        """
+        verdicts: list[OrchestrationError | None] = [self._barred(part) for part in parts]
+        sound = [i for i, verdict in enumerate(verdicts) if verdict is None]
+        try:
+            self._commit([op for i in sound for op in parts[i]])
+        except StoreError:
+            # Nothing of it was committed. Alone, each part fails or succeeds by itself: no run pays for another's fault.
+            for i in sound:
+                try:
+                    self._commit(parts[i])
+                except StoreError as error:
+                    verdicts[i] = error
+        return verdicts
+
+    def enter(self, limits: Limits, blocks: Sequence[Sequence[tuple[str, Amounts]]]) -> int:
+        """Let the next blocks of runs in, in order, as many as fit; returns how many.
+
+        Args:
+            limits: the experiment, or the account itself.
+            blocks: run ids with their whole budgets; a block enters whole or not at all.
+        """
+        self._limit(limits)
+        held: list[Granted] = []
+        entered = 0
+        for block in blocks:
+            more = self._grants.enter(limits.scope, block)
+            if more is None:
+                break
+            held += more
+            entered += 1
+        try:
+            self._store.commit(held, durable=limits.live)
+        except StoreError:
+            self._forget()
+            raise
+        return entered
+
+    def check_room(self, scope: str, amounts: Amounts) -> None:
+        """Tell a run that waits for room whether it may go on waiting.
+
+        Raises:
+            BudgetExceeded: it would not fit even if everything that is held came back.
+        """
+        for dimension, need, left in zip(BASE_DIMENSIONS, amounts, self._grants.unsettled(scope), strict=True):
+            if need > left:
+                raise BudgetExceeded(scope, dimension, need, max(0, left))
+
+    def abandon(self, run_ids: Sequence[str]) -> None:
+        """Give back what runs hold that will not be run."""
+        self._grants.abandon(run_ids)
+
+    def take(self, opened: Opened) -> Life:
+        """Give a live run to a host: fences all hosts that had it before.
+
+        Raises:
+            StoreError: the run id belongs to another run.
+        """
+        run_id = opened.run_id
+        self._scopes[run_id] = orjson.loads(opened.body)["scope"]
+        epoch = self._store.epoch(run_id) + 1
+        self._commit([opened, Taken(run_id, epoch, socket.gethostname())])
+        self._grants.begun(run_id)
+        return Life(epoch, self._store.entries(run_id), self.raised(run_id))
+
+    def rule(self, name: str, ruling: str) -> None:
+        """Note what an operator decided about a run or an experiment: paused, resumed or cancelled."""
+        self._commit([Ruled(name, ruling)])
+        self._rulings[name] = ruling
+
+    def rulings(self) -> dict[str, str]:
+        """The last ruling about each run and experiment that has one."""
+        return dict(self._rulings)
+
+    def top_up(self, name: str, amounts: Amounts) -> None:
+        """Raise the cap of a scope, or the budget of a live run that is not sealed, in its own dimensions.
+
+        Raises:
+            ConfigError: there is no such scope or run, or it has no limit there that could be raised.
+            BudgetExceeded: the scope above has no room for it.
+        """
+        serial = len(self.raised(name))
+        caps = self._caps_of(name)
+        if caps is None:
+            raise ConfigError(f"there is no open run and no experiment {name!r}; `ostrom ls` names what there is")
+        if any(amount and cap is None for amount, cap in zip(amounts, caps, strict=True)):
+            raise ConfigError(f"{name} has no such limit; only a limit that exists can be raised")
+        above = amounts[: len(BASE_DIMENSIONS)]
+        if name in self._scopes and not self._grants.extend(name, serial, above):
+            scope = self._scopes[name]
+            room = zip(BASE_DIMENSIONS, above, self._grants.room(scope), strict=True)
+            raise next(BudgetExceeded(scope, d, need, max(0, left)) for d, need, left in room if need > left)
+        self._commit([ToppedUp(name, serial, amounts)])
+        self._forget()
+
+    def knows_scope(self, name: str) -> bool:
+        """Whether there is an experiment of this name."""
+        return declared_limits(self._store, name) is not None
+
+    def raised(self, name: str) -> list[Amounts]:
+        """All top-ups of a scope or run."""
+        return [more.amounts for more in self._store.top_ups() if more.scope == name]
 
     def results(self, addresses: Sequence[str]) -> dict[str, RunResult]:
         """The finished ones of these trials, by address."""
@@ -65,6 +200,10 @@ class Bank:
         """Every finished run."""
         return [run_id for run_id, _, _ in self._store.results()]
 
+    def open_runs(self) -> list[Opened]:
+        """Every live run that is begun and not finished."""
+        return list(self._store.opened())
+
     def free_number(self, above: int) -> int:
         """The lowest number above this one for which no run `run-N` was begun or finished."""
         known = self._store.names()
@@ -78,89 +217,56 @@ class Bank:
         """A named document."""
         return self._store.note(name)
 
+    def grants(self) -> Grants:
+        """The books above the runs."""
+        return self._grants
+
     def close(self) -> None:
         """Close the store and give up its lock; nothing to do where it was never opened."""
         if "_store" in vars(self):
             self._store.close()
 
+    def _commit(self, ops: Sequence[Op]) -> None:
+        self._store.commit(ops, durable=any(isinstance(op, _DURABLE) for op in ops))
+        for op in ops:
+            if isinstance(op, Sealed):
+                self._grants.seal(op.run_id, orjson.loads(op.books), late_figures(self._store, op.run_id))
+                self._scopes.pop(op.run_id, None)
+            elif isinstance(op, Entry) and op.state == "settled" and op.run_id not in self._scopes:
+                self._grants.settle_late(op.run_id, op.key, op.try_, charged_in(op))
 
-@dataclass(slots=True, eq=False)
-class _Part:
-    """What one writer wants written."""
+    def _barred(self, part: Sequence[Op]) -> OrchestrationError | None:
+        for op in part:
+            if isinstance(op, Entry) and op.state == "sent":
+                current = self._store.epoch(op.run_id)
+                if op.epoch < current:
+                    return StaleEpoch(op.run_id, op.epoch, current)
+                try:
+                    self._check_ruling(op.run_id)
+                except RunHalted as halted:
+                    return halted
+        return None
 
-    ops: Sequence[Op]
-    done: anyio.Event
-    error: OrchestrationError | None = None
+    def _check_ruling(self, run_id: str) -> None:
+        if self._rulings:
+            for name in (run_id, self._scopes.get(run_id, "")):
+                ruling = self._rulings.get(name, "resumed")
+                if ruling != "resumed":
+                    raise RunHalted(run_id, ruling)
 
+    def _caps_of(self, name: str) -> Caps | None:
+        for opened in self._store.opened():
+            if opened.run_id == name:
+                return tuple(orjson.loads(opened.body)["caps"])
+        limits = declared_limits(self._store, name)
+        return None if limits is None else limits.caps
 
-class BankClient:
-    """Writes into a bank; all writes that wait at the same time travel in one call.
+    def _limit(self, limits: Limits) -> None:
+        """Note the limits of a scope where they are new; the books are then read again."""
+        if limits != declared_limits(self._store, limits.scope):
+            self._commit([limits_note(limits)])
+            self._forget()
+        self._grants.open(limits._replace(caps=raised_caps(self._store, limits.scope, limits.caps)))
 
-    Args:
-        call: delivers ops to the bank and returns when they are committed.
-    """
-
-    def __init__(self, call: Callable[[Sequence[Op]], Awaitable[None]]) -> None:
-        self._call = call
-        self._waiting: list[_Part] = []
-        self._in_flight = anyio.Lock()
-
-    async def write(self, ops: Sequence[Op]) -> None:
-        """Commit ops; a return means they are committed.
-
-        Raises:
-            StoreError: nothing of these ops was committed.
-            HostLost: the bank's node is gone.
-        """
-        part = _Part(ops, anyio.Event())
-        self._waiting.append(part)
-        if len(self._waiting) == 1:
-            await self._deliver()
-        else:
-            await part.done.wait()
-        if part.error is not None:
-            raise part.error
-
-    async def _deliver(self) -> None:
-        # The first writer of a batch carries it for the others, so its own cancellation must not stop the delivery.
-        with anyio.CancelScope(shield=True):
-            parts = self._waiting
-            try:
-                async with self._in_flight:
-                    self._waiting = []
-                    await self._commit(parts)
-            except BaseException:
-                # A cancellation from outside anyio, or a bug. The others must not take it for a commit.
-                for part in parts:
-                    part.error = StoreError("the bank", "a write was cut off; whether it was committed is not known")
-                raise
-            finally:
-                if self._waiting is parts:
-                    self._waiting = []
-                for part in parts:
-                    part.done.set()
-
-    async def _commit(self, parts: list[_Part]) -> None:
-        try:
-            await self._call([op for part in parts for op in part.ops])
-        except StoreError as error:
-            # Nothing of it was committed. Alone, each part fails or succeeds by itself: no run pays for another's fault.
-            if len(parts) == 1:
-                parts[0].error = error
-            else:
-                for part in parts:
-                    await self._commit([part])
-        except OrchestrationError as error:
-            for part in parts:
-                part.error = error
-
-
-def in_process(bank: Bank) -> tuple[BankClient, Callable[..., Awaitable[Any]]]:
-    """A client of a bank in this process, and a way to call its methods; in a thread, one at a time."""
-    one = anyio.Lock()
-
-    async def on_bank(method: str, *args: object) -> Any:
-        async with one:
-            return await anyio.to_thread.run_sync(partial(getattr(bank, method), *args))
-
-    return BankClient(partial(on_bank, "write")), on_bank
+    def _forget(self) -> None:
+        vars(self).pop("_grants", None)

@@ -1,0 +1,30 @@
+"""Owns who may go on: whatever an operator paused waits here until it is resumed."""
+
+import anyio
+
+
+class Gates:
+    """Named gates, all open at first. Runs and experiments wait at their own."""
+
+    def __init__(self) -> None:
+        self._closed: dict[str, anyio.Event] = {}
+
+    def close(self, name: str) -> None:
+        """Close a gate."""
+        self._closed.setdefault(name, anyio.Event())
+
+    def open(self, name: str) -> None:
+        """Open a gate; everybody who waits at it goes on."""
+        closed = self._closed.pop(name, None)
+        if closed is not None:
+            closed.set()
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """Names of the closed gates."""
+        return tuple(self._closed)
+
+    async def pass_through(self, *names: str) -> None:
+        """Wait until all of these are open."""
+        while closed := next((name for name in names if name in self._closed), None):
+            await self._closed[closed].wait()
