@@ -201,11 +201,14 @@ class ModelRefused(ModelError):
 
 
 class BadModelReply(ModelError):
-    """The reply came but cannot be used."""
+    """The reply came but cannot be used.
 
-    def __init__(self, model: str, reason: str) -> None:
-        super().__init__(model, reason)
-        self.model, self.reason = model, reason
+    `usage` is what it consumed, a `runtime.usage.Usage`, where that is believed; None: charge the whole hold.
+    """
+
+    def __init__(self, model: str, reason: str, usage: tuple[int, ...] | None = None) -> None:
+        super().__init__(model, reason, usage)
+        self.model, self.reason, self.usage = model, reason, usage
 
     def __str__(self) -> str:
         return f"{self.model}: bad reply: {self.reason}"

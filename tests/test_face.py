@@ -15,7 +15,7 @@ CLASSES = [
     for _, cls in inspect.getmembers(errors, inspect.isclass)
     if issubclass(cls, BaseException) and cls.__module__ == errors.__name__
 ]
-SAMPLES: dict[object, Any] = {str: "some text", int: 3, float: 2.5, bool: True, NoneType: None}
+SAMPLES: dict[object, Any] = {str: "some text", int: 3, float: 2.5, bool: True, NoneType: None, tuple[int, ...]: (7, 2)}
 
 
 def samples(cls: type[BaseException]) -> list[BaseException]:
