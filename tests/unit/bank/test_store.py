@@ -8,8 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,16 +62,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     """What the store's files hold; without the lock, and without SQLite's shared memory, which any reader rewrites."""
     files = (file for file in folder.iterdir() if not file.name.endswith((".lock", "-shm", ".ballast")))
     return {file.name: text for file in files if (text := file.read_bytes()) or not file.name.endswith("-wal")}
-
-
-def killed_after_filling(folder: Path) -> Path:
-    """Return a copy of a store whose driver was killed: all commits are still in the write-ahead log."""
-    (folder / "alive").mkdir()
-    (folder / "dead").mkdir()
-    with fill(folder / "alive" / "s.db"):
-        for file in (folder / "alive").iterdir():
-            (folder / "dead" / file.name).write_bytes(file.read_bytes())
-    return folder / "dead" / "s.db"
 
 
 def python(code: str, path: Path, crash: str = "") -> subprocess.CompletedProcess[str]:
@@ -179,205 +167,12 @@ def test_sealing_closes_what_was_opened() -> None:
         assert store.opened() == []
 
 
-def flips(folder: Path, file: str, positions: Callable[[int], Iterable[int]]) -> Iterator[tuple[int, str]]:
-    """Yield, for each position, what opening said after that byte of the file was flipped; "" if all reads were
-    right and the store could be written and opened again.
-
-    A refused store must be left as it was found.
-    """
-    found = {path: path.read_bytes() for path in folder.iterdir()}
-    good = found[folder / file]
-    for position in positions(len(good)):
-        for path in folder.iterdir():
-            path.unlink()
-        bad = bytearray(good)
-        bad[position] ^= 0xFF if position % 2 else 1 << position // 2 % 8
-        for path, text in found.items():
-            path.write_bytes(bytes(bad) if path.name == file else text)
-        before = contents(folder)
-        try:
-            with Store(folder / "s.db") as store:
-                assert all_reads(store) == EXPECTED, f"byte {position} of {file} was flipped and nobody noticed"
-                store.commit([Note("later", b"1")])
-            with Store(folder / "s.db") as store:
-                assert (*all_reads(store), store.note("later")) == (*EXPECTED, b"1"), f"byte {position} of {file}"
-            yield position, ""
-        except StoreError as error:
-            assert contents(folder) == before, f"byte {position} of {file}: the evidence was changed"
-            yield position, str(error)
-
-
-def some(size: int) -> Iterable[int]:
-    return range(0, size, 61)
-
-
-@pytest.mark.parametrize("positions", [some, pytest.param(range, marks=pytest.mark.long)])
-def test_every_flipped_byte_of_the_file_is_noticed_or_harmless(
-    tmp_path: Path, positions: Callable[[int], Iterable[int]]
-) -> None:
-    fill(tmp_path / "s.db").close()
-    texts = [text for _, text in flips(tmp_path, "s.db", positions)]
-    assert any("is not as it was written" in text for text in texts)
-
-
-@pytest.mark.parametrize("positions", [some, pytest.param(range, marks=pytest.mark.long)])
-def test_every_flipped_byte_of_the_log_is_noticed_or_harmless(
-    tmp_path: Path, positions: Callable[[int], Iterable[int]]
-) -> None:
-    path = killed_after_filling(tmp_path)
-    texts = [text for _, text in flips(path.parent, "s.db-wal", positions)]
-    assert any("are missing" in text for text in texts)
-
-
-@pytest.mark.parametrize("nth", range(len(COMMITS)))
-def test_every_flipped_byte_of_a_body_is_noticed_with_the_number_of_its_commit(tmp_path: Path, nth: int) -> None:
-    fill(tmp_path / "s.db").close()
-    with sqlite3.connect(tmp_path / "s.db") as db:
-        bodies = [body for (body,) in db.execute("SELECT body FROM op WHERE n IN (?, ?)", (2 * nth + 1, 2 * nth + 2))]
-    db.close()
-    file = (tmp_path / "s.db").read_bytes()
-    at = [file.index(body) + offset for body in bodies if len(body) > 2 for offset in range(0, len(body), 3)]
-    assert at
-    assert all(
-        f"commit {nth + 1} is not as it was written" in text for _, text in flips(tmp_path, "s.db", lambda _: at)
-    )
-
-
-def test_every_flipped_byte_of_the_declarations_is_noticed(tmp_path: Path) -> None:
-    fill(tmp_path / "s.db").close()
-    file = (tmp_path / "s.db").read_bytes()
-    starts = [file.index(table) for table in (b"tableopop", b"tablechainchain")]
-    spots = [start + offset for start in starts for offset in range(24)]
-    assert [spot for spot, text in flips(tmp_path, "s.db", lambda _: spots) if not text] == []
-
-
-def test_every_flipped_byte_that_misleads_lookups_is_noticed_when_opening(tmp_path: Path) -> None:
-    # In a table of several pages an inner page says which rows lie where. Reading all rows does not look at that, so
-    # the chain alone would call this file sound, and rows would be missed later.
-    path = tmp_path / "s.db"
-    with Store(path) as store:
-        store.commit([Entry("r", 1, str(n), 1, "sent", bytes(1000)) for n in range(40)])
-    with sqlite3.connect(path) as db:
-        (page,) = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'op'").fetchone()
-        (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-    db.close()
-    good = path.read_bytes()
-    for position in range(page * page_bytes - 40, page * page_bytes):
-        bad = bytearray(good)
-        bad[position] ^= 1
-        path.write_bytes(bad)
-        with pytest.raises(StoreError):
-            Store(path)
-
-
-@pytest.mark.parametrize("size", [0, 1, 99, 100, 512, 4096, 8192, 12287])
-def test_a_truncated_file_is_noticed(tmp_path: Path, size: int) -> None:
-    fill(tmp_path / "s.db").close()
-    os.truncate(tmp_path / "s.db", size)
-    before = contents(tmp_path)
-    with pytest.raises(StoreError):
-        Store(tmp_path / "s.db")
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.parametrize("lost", ["s.db", "s.db-wal"])
-def test_a_missing_file_is_noticed_and_not_made_anew(tmp_path: Path, lost: str) -> None:
-    path = killed_after_filling(tmp_path)
-    (path.parent / lost).unlink()
-    with pytest.raises(StoreError, match="commits 1 to 4 are missing"):
-        Store(path)
-    assert not (path.parent / lost).exists() or lost == "s.db-wal"
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ("DELETE FROM op WHERE n = 1", "commit 1 is not as it was written"),
-        ("DELETE FROM op WHERE n = 4", "commit 2 is not as it was written"),
-        ("DELETE FROM op WHERE n = 8", "commit 4 is not as it was written"),
-        ("DELETE FROM op", "commit 1 is not as it was written"),
-        ("DELETE FROM chain WHERE n = 2", "commit 2 is not as it was written"),
-        ("DELETE FROM chain WHERE n = 4", "commit 4 is missing, but its rows are there"),
-        ("DELETE FROM chain WHERE n = 4; DELETE FROM op WHERE n > 6", "commits 4 to 4 are missing"),
-        ("DELETE FROM chain; DELETE FROM op", "commits 1 to 4 are missing"),
-        ("UPDATE op SET n = 9 WHERE n = 8", "commit 4 is not as it was written"),
-        ("UPDATE op SET state = 'released' WHERE n = 3", "commit 2 is not as it was written"),
-        ("UPDATE op SET body = CAST(body AS TEXT) WHERE n = 3", "commit 2 is not as it was written"),
-        ("UPDATE op SET name = CAST(name AS BLOB) WHERE n = 3", "commit 2 is not as it was written"),
-        ("UPDATE chain SET last_op = 0 WHERE n = 2", "commit 2 is not as it was written"),
-        ("UPDATE chain SET last_op = 1 << 60 WHERE n = 2", "commit 2 is not as it was written"),
-        ("UPDATE chain SET last_op = 'four' WHERE n = 2", "commit 2 is not as it was written"),
-        ("UPDATE chain SET last_op = 4.5 WHERE n = 2", "commit 2 is not as it was written"),
-        ("UPDATE chain SET link = zeroblob(32) WHERE n = 3", "commit 3 is not as it was written"),
-        ("UPDATE chain SET n = 5 WHERE n = 4", "commit 4 is not as it was written"),
-        (
-            "INSERT INTO op SELECT 9, kind, name, '', '', 0, '', 0, '', x'', body FROM op WHERE n = 1",
-            "commit 5 is missing",
-        ),
-        ("CREATE TRIGGER t AFTER INSERT ON op BEGIN DELETE FROM chain; END", "not declared as they were"),
-        ("PRAGMA user_version = 7", "written in store format 7, and this Ostrom reads 2"),
-        ("PRAGMA application_id = 7", "not a store"),
-    ],
-)
-def test_a_change_by_sql_is_noticed(tmp_path: Path, change: str, words: str) -> None:
-    fill(tmp_path / "s.db").close()
-    db = sqlite3.connect(tmp_path / "s.db")
-    db.executescript(change)
-    db.close()
-    before = contents(tmp_path)
-    with pytest.raises(StoreError, match=words):
-        Store(tmp_path / "s.db")
-    assert contents(tmp_path) == before
-
-
-def test_two_commits_that_changed_places_are_noticed(tmp_path: Path) -> None:
-    with Store(tmp_path / "s.db") as store:
-        store.commit([Note("n", b"first")])
-        store.commit([Note("n", b"second")])
-    db = sqlite3.connect(tmp_path / "s.db")
-    for table in ("op", "chain"):
-        db.executescript(f"UPDATE {table} SET n = -n; UPDATE {table} SET n = 3 + n")
-    db.executescript("UPDATE chain SET last_op = n")
-    db.close()
-    (tmp_path / "s.db.lock").unlink()
-    with pytest.raises(StoreError, match="commit 1 is not as it was written"):
-        Store(tmp_path / "s.db")
-
-
-def test_another_store_put_in_the_place_of_the_acknowledged_one_is_noticed(tmp_path: Path) -> None:
-    fill(tmp_path / "s.db").close()
-    with Store(tmp_path / "other.db") as other:
-        other.commit([Note("n", b"1")])
-        for ops in COMMITS:
-            other.commit(ops)
-    (tmp_path / "other.db").replace(tmp_path / "s.db")
-    with pytest.raises(StoreError, match="commit 4 is not the one that was acknowledged"):
-        Store(tmp_path / "s.db")
-
-
 @pytest.mark.parametrize("text", [b"", b"not json", b"[]", b'{"commit":"x"}'])
 def test_a_lock_file_without_a_mark_costs_only_the_check_of_the_end(tmp_path: Path, text: bytes) -> None:
     fill(tmp_path / "s.db").close()
     (tmp_path / "s.db.lock").write_bytes(text)
     with Store(tmp_path / "s.db") as store:
         assert all_reads(store) == EXPECTED
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ("UPDATE op SET body = x'00' WHERE n = 4", "run 'run-c' was changed while the store was open"),
-        (f"UPDATE op SET body = x'{zlib.compress(b'{}').hex()}' WHERE n = 4", "run 'run-c' was changed while"),
-        ("DELETE FROM op WHERE n = 4", "row 4 was taken away while the store was open"),
-    ],
-)
-def test_damage_while_the_store_is_open_is_noticed_at_the_read(tmp_path: Path, change: str, words: str) -> None:
-    with fill(tmp_path / "s.db") as store:
-        db = sqlite3.connect(tmp_path / "s.db")
-        db.executescript(change)
-        db.close()
-        with pytest.raises(StoreError, match=words):
-            store.result("run-c")
 
 
 def test_a_commit_that_breaks_off_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
@@ -465,31 +260,6 @@ def test_a_database_held_by_another_program_is_an_error_and_not_a_loss(tmp_path:
         Store(path, busy_s=0.01)
     other.close()
     Store(path).close()
-
-
-def test_a_disk_that_takes_no_more_is_an_error_and_the_store_goes_on_with_room(tmp_path: Path) -> None:
-    # The limit on the size of files stands for the full disk: the kernel refuses the write in the middle of a commit.
-    code = """
-import resource
-from runtime.errors import StoreError
-store = Store(path)
-store.commit([Entry("r", 1, "1", 1, "sent", b"x")])
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-try:
-    store.commit([Note("n", bytes(200_000)), Entry("r", 1, "2", 1, "sent", b"x")])
-except StoreError as error:
-    print(error)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-store.commit([Note("n", bytes(200_000)), Entry("r", 1, "3", 1, "sent", b"x")])
-print([entry.key for entry in store.entries("r")], len(store.note("n")))
-store.close()
-"""
-    done = python(code, tmp_path / "s.db")
-    assert done.stderr == ""
-    assert "nothing of this was written" in done.stdout
-    assert done.stdout.endswith("['1', '3'] 200000\n")
-    with Store(tmp_path / "s.db") as store:
-        assert [entry.key for entry in store.entries("r")] == ["1", "3"]
 
 
 def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
