@@ -76,8 +76,8 @@ class Bank:
 
     def open(self, account: Caps = NO_CAPS) -> None:
         """Open the store for a new driver: what is wrong with it is told now, and older drivers are fenced."""
-        self._limit(Limits(ACCOUNT, True, account))
-        self._commit([Taken("", self._store.epoch("") + 1, socket.gethostname())])
+        taken = Taken("", self._store.epoch("") + 1, socket.gethostname())
+        self._commit([*self._news(Limits(ACCOUNT, True, account)), taken])
         self._forget()
 
     def write(self, parts: Parts) -> Verdicts:
@@ -106,7 +106,11 @@ class Bank:
             limits: the experiment, or the account itself.
             blocks: run ids with their whole budgets; a block enters whole or not at all.
         """
-        self._limit(limits)
+        news = self._news(limits)
+        if news and declared_limits(self._store, limits.scope) is not None:
+            self._commit(news)  # under another cap than before: the books are read again
+            self._forget()
+        self._grants.open(limits._replace(caps=raised_caps(self._store, limits.scope, limits.caps)))
         held: list[Granted] = []
         entered = 0
         for block in blocks:
@@ -116,7 +120,7 @@ class Bank:
             held += more
             entered += 1
         try:
-            self._store.commit(held, durable=limits.live)
+            self._store.commit([*self._news(limits), *held], durable=limits.live)
         except StoreError:
             self._forget()
             raise
@@ -261,12 +265,10 @@ class Bank:
         limits = declared_limits(self._store, name)
         return None if limits is None else limits.caps
 
-    def _limit(self, limits: Limits) -> None:
-        """Note the limits of a scope where they are new; the books are then read again."""
-        if limits != declared_limits(self._store, limits.scope):
-            self._commit([limits_note(limits)])
-            self._forget()
-        self._grants.open(limits._replace(caps=raised_caps(self._store, limits.scope, limits.caps)))
+    def _news(self, limits: Limits) -> list[Op]:
+        """The note about a scope's limits, where it says something new."""
+        known = declared_limits(self._store, limits.scope) or Limits(ACCOUNT, True, NO_CAPS)
+        return [] if limits == known else [limits_note(limits)]
 
     def _forget(self) -> None:
         vars(self).pop("_grants", None)

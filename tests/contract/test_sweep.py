@@ -129,14 +129,15 @@ def test_a_sweep_leaves_tables_that_its_manifest_vouches_for(undisturbed: Folder
     assert b"simulated" in (undisturbed.out / "report.html").read_bytes()
 
 
-# Committed are: the plan, twice, because it is looked at before hosts start; then four batches of twelve trials.
+# Committed are: that a driver took a folder, three times, the first in memory, to make the plan; the plan, twice; then
+# what the trials are granted, and four batches of twelve trials.
 @pytest.mark.parametrize(
     ("point", "sealed"),
     [
         ("store-before-commit:1", 0),
-        ("store-before-commit:4", 12),
-        ("store-after-commit:5", 36),
-        ("store-after-commit:6", 48),
+        ("store-before-commit:8", 12),
+        ("store-after-commit:9", 36),
+        ("store-after-commit:10", 48),
     ],
 )
 def test_a_sweep_that_was_killed_at_a_commit_goes_on_there(
@@ -197,7 +198,7 @@ def test_another_plan_in_the_same_folder_is_refused_or_told(
     assert "--fork" in refused.stderr
     assert (folder.out / "manifest.json").read_bytes() == written
 
-    Folder(tmp_path, ostrom).sweep("--set", "tasks=4", "--fork", within=RUN_S, OSTROM_CRASH="store-after-commit:4")
+    Folder(tmp_path, ostrom).sweep("--set", "tasks=4", "--fork", within=RUN_S, OSTROM_CRASH="store-after-commit:8")
     forked = folder.finish("--set", "tasks=4")
 
     assert 0 < forked["resumed"] < PLANNED
@@ -308,7 +309,7 @@ def test_real_money_is_spent_only_under_a_cap_and_after_a_yes(tmp_path: Path, os
 
     assert [run.returncode for run in (without_cap, under_another_cap, without_yes)] == [2, 2, 2]
     assert "real money and has no cap" in without_cap.stderr
-    assert "cap limits tokens, but the budget '$0.01' of a trial does not" in under_another_cap.stderr
+    assert "cap limits tokens, but the budget '$0.01' of a run does not" in under_another_cap.stderr
     assert "at most $0.02 by its own budgets; the experiment's cap is $5" in without_yes.stderr
     assert without_yes.stdout == ""
     assert not folder.out.exists(), "nothing was begun"
