@@ -111,9 +111,8 @@ class Ledger:
             InternalError: a dimension without a cap.
         """
         scope = self.scopes[name]
-        if any(
-            a and c == UNLIMITED for a, c in zip(unpack(amounts, scope.n), unpack(scope.caps, scope.n), strict=True)
-        ):
+        raised = zip(unpack(amounts, scope.n), unpack(scope.caps, scope.n), strict=True)
+        if any(amount and cap + amount >= UNLIMITED for amount, cap in raised):
             raise InternalError(f"scope {name}: a limit that does not exist cannot be raised")
         scope.raise_caps(amounts)
 
@@ -132,6 +131,8 @@ class Ledger:
         Raises:
             BudgetConflict: the key is open or queued with another body.
             StaleEpoch: a newer host owns the scope.
+            InternalError: a host of an older epoch holds the key or waits for it, so `expire` was forgotten. To answer with
+                its hold would let the same work be sent, and billed, twice under one hold.
         """
         place = self.scopes[scope]
         if epoch < place.epoch:
@@ -141,11 +142,15 @@ class Ledger:
             last = tries[-1]
             if (last.path[0], last.need, last.floor) != (place, need, floor):
                 raise BudgetConflict(str(tuple(key)))
+            if last.state != "settled" and last.epoch < epoch:
+                raise InternalError(f"{tuple(key)} is {last.state} since epoch {last.epoch}, which was not expired")
             return Settled(last.id) if last.state == "settled" else Held(last.id, last.units, last.amounts)
         if self._queue and key in self._queue:
             queued = self._queue[key]
             if (queued.path[0], queued.need, queued.floor) != (place, need, floor):
                 raise BudgetConflict(str(tuple(key)))
+            if queued.epoch < epoch:
+                raise InternalError(f"{tuple(key)} waits since epoch {queued.epoch}, which was not expired")
             return Waiting(key)
         if at_once:
             record = Record(key, 0 if tries is None else len(tries), place.path, need, floor, need.most, epoch)
@@ -215,13 +220,14 @@ class Ledger:
             raise InternalError(f"attempt {id} may not be settled: it is {state}")
         charged = record.amounts if used is None else used
         # A late figure comes in the place of the maximum that was charged before; otherwise, in the place of the hold.
-        late = record.amounts if state == "charged_max" else 0
-        back = record.amounts + (0 if late else self._one) - charged
+        is_late = state == "charged_max"
+        late = record.amounts if is_late else 0
+        back = record.amounts + (0 if is_late else self._one) - charged
         exact = charged == record.amounts
         for scope in record.path:
             scope.room += back
             scope.settled += charged - late
-            if not exact:
+            if not exact or scope.over:
                 scope.charge_over(record, charged)
         record.charged = charged
         record.state = "charged_max" if used is None else "settled"
