@@ -21,7 +21,15 @@ from runtime.boundary import encodable
 from runtime.budget import PICO_USD, TOKENS, TOOL_CALLS
 from runtime.clock import Clock, on_grid_s
 from runtime.crash import crash_point
-from runtime.errors import AgentFailed, InternalError, ModelError, ModelRateLimited
+from runtime.errors import (
+    AgentFailed,
+    InternalError,
+    ModelError,
+    ModelRateLimited,
+    RunHalted,
+    StaleEpoch,
+    StoreError,
+)
 from runtime.ids import address, draw
 from runtime.journal import Attempt, Key, State
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, ToolCall, request_digest
@@ -147,6 +155,7 @@ class Attempts:
             self.admission.sent(held.id, self.epoch)
             state: State = "released"  # for as long as nothing has left
             done = _Done(None, Usage(0, 0), _NO_REPLY)
+            refused = False
             try:
                 if self.journal is not None:
                     await self.journal.sent(held, need, order, digest)
@@ -160,9 +169,13 @@ class Attempts:
             except ModelError as error:
                 state = "charged_max" if error.billed else "released"
                 raise
+            except (StaleEpoch, RunHalted, StoreError):
+                refused = state == "released"
+                raise
             finally:
                 row = self._close(held, need, order, state, done, began_s)
-                if self.journal is not None:
+                # What the store never took as sent is not there to be closed; its key may be another host's by now.
+                if self.journal is not None and not refused:
                     # A cancelled run must not lose what it owes: the entry is written whatever happened to the caller.
                     with anyio.CancelScope(shield=True):
                         reply = None if done.reply is _NO_REPLY else done.reply

@@ -41,9 +41,9 @@ class History:
             step, path = entry.key.split("/", 1)
             seat, sample = path.rsplit("/", 1)
             id = AttemptId(Key(int(step), seat, int(sample)), entry.try_)
-            sent, _ = self._last.get(id, ({}, entry))
             body = orjson.loads(entry.body)
-            self._last[id] = (sent or body, entry)
+            sent, _ = self._last.get(id, ({}, entry))
+            self._last[id] = (body if "limits" in body else sent, entry)
             if body.get("reply") is not None:
                 self.answered[id.key] = (body["digest"], _reply(*body["reply"]))
 
