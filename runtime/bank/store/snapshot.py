@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from runtime.bank.store.chain import load
 from runtime.bank.store.database import connect
-from runtime.bank.store.faults import FOREIGN, told_as_store_error
+from runtime.bank.store.faults import told_as_store_error
 from runtime.bank.store.index import Index
 from runtime.bank.store.lock import Mark, read_mark
 from runtime.errors import StoreError
@@ -89,9 +89,9 @@ class Snapshot:
                 db.execute("BEGIN")
             index = load(db, self.name, mark)
             db.rollback()
-        except (StoreError, *FOREIGN):
+        except StoreError as error:
             db.close()
-            raise
+            raise self._with_cure(error) from error.__cause__
         return index
 
     def _connected(self) -> tuple[sqlite3.Connection, _Stamp | None]:
@@ -109,6 +109,13 @@ class Snapshot:
         if self._stamp().inode != fixed.inode:
             self.close()
             raise StoreError(self.name, "another file has taken its place since it was opened; open it again")
+
+    def _with_cure(self, error: StoreError) -> StoreError:
+        if getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CANTOPEN:
+            return error
+        log = f"{self._path.name}-wal"
+        cure = f"copy it and {log} to a folder that can be written, and read it there"
+        return StoreError(self.name, f"the store was not closed, and its folder cannot be written; {cure}")
 
     def _has_log(self) -> bool:
         try:

@@ -29,7 +29,7 @@ from runtime.bank.store import (
 from runtime.errors import StoreError
 
 ALL = os.environ.get("OSTROM_HYPOTHESIS") == "long"
-RANGE_BYTES = 24
+RANGE_BYTES = 32
 BEFORE_GC: list[Op] = [
     Sealed("old", "address-old", b'{"old":1}', b'{"scope":"lab","settled":[5,6]}'),
     Sealed("last", "address-last", b'{"last":1}', b'{"scope":"lab","settled":[7,8]}'),
