@@ -12,8 +12,7 @@ import anyio
 from trio.testing import MockClock
 
 from runtime.bank.client import BankClient, Parts, Verdicts
-from runtime.bank.live import LiveJournal
-from runtime.bank.service import Life
+from runtime.bank.live import Life, LiveJournal
 from runtime.budget import Amounts
 from runtime.clock import TICK_S, LoopClock, VirtualClock
 from runtime.models.base import ChatModel

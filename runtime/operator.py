@@ -15,7 +15,7 @@ import orjson
 from runtime.bank.client import BankClient
 from runtime.bank.closing import cancelled_result
 from runtime.bank.grants import books_of
-from runtime.bank.service import Life
+from runtime.bank.live import Life
 from runtime.bank.store import Sealed
 from runtime.budget import BASE_DIMENSIONS, Budget
 from runtime.errors import ConfigError, HostLost

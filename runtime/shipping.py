@@ -11,7 +11,7 @@ import orjson
 
 from runtime.bank.client import BankClient
 from runtime.bank.grants import ACCOUNT, books_of, granted_amounts
-from runtime.bank.service import Life
+from runtime.bank.live import Life
 from runtime.bank.store import Opened, Sealed
 from runtime.errors import BudgetExceeded, HostLost, RunHalted
 from runtime.gates import Gates

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from benchmarks.cli import checks as _checks  # noqa: F401  (importing registers the commands)
+from benchmarks.cli import operate as _operate  # noqa: F401
 from benchmarks.cli import runs as _runs  # noqa: F401
 from benchmarks.cli import serving as _serving  # noqa: F401
 from benchmarks.cli import sweeps as _sweeps  # noqa: F401

@@ -9,11 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.cli.app import AsJson, Out, app, console, print_json, run_async
+from benchmarks.cli.books import print_books
+from benchmarks.cli.operate import store_in
 from benchmarks.tables import plain
 from benchmarks.tasks import companies, craft
 from benchmarks.tasks.jsonl import load
 from policies import StrategyAuction
-from runtime.bank.service import STORE_FILE, Bank
+from runtime.bank.service import Bank
+from runtime.books import as_json as as_json_of
 from runtime.budget import Budget
 from runtime.driver import Runtime
 from runtime.errors import ConfigError
@@ -156,33 +159,76 @@ def _print(result: RunResult) -> None:
 
 
 def _bank(out: Path) -> Bank:
-    if not (out / STORE_FILE).is_file():
-        raise ConfigError(f"{out} holds no store; name the --out folder of a sweep or run")
-    return Bank(out)
+    """The folder's bank, to be looked into; a driver may be working on it."""
+    store_in(out)
+    return Bank(out, read_only=True)
 
 
-@app.command(epilog="Example:  ostrom ls --out out/first")
-def ls(out: Out = Path("out/sweep"), as_json: AsJson = False) -> None:
-    """List the finished runs of a store."""
+@app.command(epilog="Examples:  ostrom ls --out out/first\n\nostrom ls --status exhausted --out out/first")
+def ls(
+    out: Out = Path("out/sweep"),
+    status: Annotated[
+        str | None, typer.Option(help="Only runs with this status: completed, exhausted, open...")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a store: the finished ones with answer and spend, and live ones that are not finished."""
     bank = _bank(out)
-    ids = sorted(bank.run_ids())
+    found = [_listed(result) for result in bank.finished()]
+    found += [{"run_id": opened.run_id, "status": "open"} for opened in bank.open_runs()]
     bank.close()
+    found = sorted((row for row in found if status in (None, row["status"])), key=lambda row: str(row["run_id"]))
     if as_json:
-        print_json(ids)
-    else:
-        console().print(Text("\n".join(ids)))
+        print_json(found)
+        return
+    table = Table("run", "status", "correct", "tokens", "$", "calls", "answer", box=None, pad_edge=False)
+    for column in table.columns[3:6]:
+        column.justify = "right"
+    for row in found:
+        cells = (row.get(name, "") for name in ("run_id", "status", "correct", "tokens", "usd", "calls", "answer"))
+        table.add_row(*(Text(plain(_short(cell)), no_wrap=True, overflow="ellipsis") for cell in cells))
+    console().print(table if found else Text("no runs" + (f" with status {status}" if status else "")))
 
 
-@app.command(epilog="Example:  ostrom show first-sweep-0123456789abcdef --out out/first")
+def _listed(result: RunResult) -> dict[str, Any]:
+    total = result.spend.total
+    return {
+        "run_id": result.run_id,
+        "status": result.status,
+        "correct": result.correct,
+        "answer": result.answer,
+        "tokens": total.tokens,
+        "usd": str(total.usd),
+        "calls": total.calls,
+    }
+
+
+def _short(cell: object) -> str:
+    return {True: "yes", False: "no", None: "-"}[cell] if isinstance(cell, bool) or cell is None else str(cell)
+
+
+@app.command(epilog="Examples:  ostrom show run-1 --out out/live\n\nostrom show run-1 --books --out out/live")
 def show(
     run_id: Annotated[str, typer.Argument(help="A run as `ostrom ls` names it.")],
     out: Out = Path("out/sweep"),
+    books: Annotated[
+        bool, typer.Option("--books", help="Who reserved, spent and gave back what; also of a run under way.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one finished run: answer, spend, and every attempt."""
+    """Show one run: answer, spend, and every attempt; or, with --books, its accounts."""
     bank = _bank(out)
+    found = bank.books(run_id) if books else None
     result = bank.result(run_id)
     bank.close()
+    if found is not None:
+        if as_json:
+            print_json(as_json_of(found))
+        else:
+            print_books(console(), found)
+        if not found.reconciled:
+            raise typer.Exit(1)
+        return
     if result is None:
         raise ConfigError(f"{out} has no finished run {run_id!r}; `ostrom ls --out {out}` lists them")
     if as_json:

@@ -3,8 +3,7 @@
 import orjson
 
 from runtime.bank.ledger import Ledger
-from runtime.bank.live import History
-from runtime.bank.service import Life
+from runtime.bank.live import History, Life
 from runtime.bank.statement import statement
 from runtime.bank.store import Opened
 from runtime.bank.vector import pack

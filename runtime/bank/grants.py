@@ -141,6 +141,11 @@ class Grants:
             if figure is not None:
                 self.ledger.settle(id, pack(figure))
 
+    def settled_before(self, scope: str, amounts: Amounts) -> None:
+        """Take in what runs have cost that `gc` dropped from the store."""
+        id = AttemptId(Key(2, scope, 0), 0)
+        self.ledger.restore(id, scope, _whole(amounts), 0, 0, "settled", pack(amounts))
+
     def settle_late(self, run_id: str, key: str, try_: int, used: Amounts) -> None:
         """Book the true figure of an attempt that its sealed run charged at maximum. One that is known already is kept."""
         id = _open_id(run_id, key, try_)

@@ -6,16 +6,16 @@ because nobody can prove that the provider did not bill it, and is asked again a
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from runtime.bank.book import AttemptId, Held, Need
 from runtime.bank.client import BankClient
 from runtime.bank.ledger import Ledger
-from runtime.bank.service import Life
 from runtime.bank.store import Entry
 from runtime.bank.vector import Vector, pack, unpack
+from runtime.budget import Amounts
 from runtime.errors import ConfigError, RunHalted, StaleEpoch
 from runtime.journal import Attempt, Key
 from runtime.models.base import ChatReply, FinishReason, ToolCall
@@ -23,6 +23,16 @@ from runtime.usage import Usage
 
 if TYPE_CHECKING:
     from runtime.attempts import Order
+
+
+class Life(NamedTuple):
+    """What the host that takes a live run over gets to know."""
+
+    epoch: int
+    entries: list[Entry]
+    """What earlier lives wrote."""
+    raised: list[Amounts]
+    """Top-ups of its budget, in its own dimensions."""
 
 
 class History:

@@ -1,5 +1,6 @@
 """Owns how the books above the runs are read back out of the store: the limits, what was granted, what came of it."""
 
+import json
 from collections.abc import Callable
 
 import orjson
@@ -40,10 +41,15 @@ def read_grants(store: Store) -> Grants:
     begun = {opened.run_id for opened in store.opened()}
     last = {granted.run_id: granted for granted in store.grants()}
     books = {run_id: orjson.loads(body) for run_id, _, body in store.books() if body != b"{}"}
-    for scope in {granted.scope for granted in last.values()} | {book["scope"] for book in books.values()}:
+    dropped: dict[str, list[int]] = json.loads(store.pruned() or b"{}").get("settled", {})
+    for scope in (
+        {granted.scope for granted in last.values()} | {book["scope"] for book in books.values()} | set(dropped)
+    ):
         limits = declared_limits(store, scope)
         if limits is not None:
             grants.open(limits._replace(caps=raised_caps(store, scope, limits.caps)))
+    for scope, settled in dropped.items():
+        grants.settled_before(scope, tuple(settled))
     for run_id, book in books.items():
         grants.seal(run_id, book, late_figures(store, run_id))
     for run_id, granted in last.items():

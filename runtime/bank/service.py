@@ -5,34 +5,25 @@ live attempt leave, its `sent` has to be committed here, so who cannot come thro
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 import orjson
 
 from runtime.bank.client import Parts, Verdicts
 from runtime.bank.grants import ACCOUNT, NO_CAPS, Grants, Limits
+from runtime.bank.live import Life
 from runtime.bank.recovery import charged_in, declared_limits, late_figures, limits_note, raised_caps, read_grants
 from runtime.bank.store import Entry, Granted, Op, Opened, Ruled, Sealed, Store, Taken, ToppedUp
+from runtime.books import Books, open_books, sealed_books
 from runtime.budget import BASE_DIMENSIONS, Amounts, Caps
 from runtime.errors import BudgetExceeded, ConfigError, OrchestrationError, RunHalted, StaleEpoch, StoreError
 from runtime.result import RunResult
 
 STORE_FILE = "store.sqlite"
 _DURABLE = (Opened, Taken, Entry, ToppedUp, Ruled)
-
-
-class Life(NamedTuple):
-    """What the host that takes a live run over gets to know."""
-
-    epoch: int
-    entries: list[Entry]
-    """What earlier lives wrote."""
-    raised: list[Amounts]
-    """Top-ups of its budget, in its own dimensions."""
 
 
 class Bank:
@@ -200,9 +191,9 @@ class Bank:
         body = self._store.result(run_id)
         return None if body is None else RunResult.from_json(body)
 
-    def run_ids(self) -> list[str]:
-        """Every finished run."""
-        return [run_id for run_id, _, _ in self._store.results()]
+    def finished(self) -> Iterator[RunResult]:
+        """Every finished run, in the order in which they were sealed."""
+        return (RunResult.from_json(body) for _, _, body in self._store.results())
 
     def open_runs(self) -> list[Opened]:
         """Every live run that is begun and not finished."""
@@ -221,9 +212,17 @@ class Bank:
         """A named document."""
         return self._store.note(name)
 
-    def grants(self) -> Grants:
-        """The books above the runs."""
-        return self._grants
+    def books(self, run_id: str) -> Books | None:
+        """The books of a run, finished or open; None where it is neither."""
+        entries = self._store.entries(run_id)
+        for opened in self._store.opened():
+            if opened.run_id == run_id:
+                return open_books(opened, entries, self.raised(run_id), self._grants)
+        result = self.result(run_id)
+        if result is None:
+            return None
+        above = next(orjson.loads(body) for name, _, body in self._store.books() if name == run_id)
+        return sealed_books(result, entries, self._grants, above.get("scope", ""))
 
     def close(self) -> None:
         """Close the store and give up its lock; nothing to do where it was never opened."""

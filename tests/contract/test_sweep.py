@@ -86,7 +86,7 @@ class Folder:
         """How many trials lie finished in the store; while a sweep runs, nobody else can look."""
         bank = Bank(self.out)
         try:
-            return len(bank.run_ids())
+            return len(list(bank.finished()))
         finally:
             bank.close()
 
