@@ -49,6 +49,16 @@ class ChatRequest:
     reply: str = ""
     """Name of the typed reply asked for (a key of `runtime.messages.KINDS`); empty for free text."""
     tools: tuple[ToolSpec, ...] = ()
+    logprobs: int = 0
+    """How many alternatives to each token of the reply to ask for, with their log-probabilities; 0 asks for none at all."""
+
+
+class TokenLogprob(NamedTuple):
+    """One token of a reply, how likely it was, and what else was likely in its place."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,10 @@ class ChatReply:
     """None when the endpoint did not say, or not believably; then the reserved maximum is charged."""
     finish: FinishReason = "stop"
     tool_calls: tuple[ToolCall, ...] = field(default=())
+    floored: bool = False
+    """Whether the endpoint stated less than was provably consumed, so that `usage` is our own lower count instead."""
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    """None where they were not asked for, or not offered."""
 
 
 class ChatModel(Protocol):
@@ -119,4 +133,5 @@ def prompt_tokens(request: ChatRequest) -> int:
 def request_digest(request: ChatRequest) -> str:
     """Content address of a request, seed included: equal exactly where the work is."""
     said = [[m.role, m.content, [list(c) for c in m.tool_calls], m.tool_call_id] for m in request.messages]
-    return address([said, request.max_tokens, request.seed, request.reply, [list(t) for t in request.tools]])
+    parts = [said, request.max_tokens, request.seed, request.reply, [list(t) for t in request.tools]]
+    return address([*parts, request.logprobs] if request.logprobs else parts)

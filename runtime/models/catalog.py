@@ -18,7 +18,7 @@ from typing import Any
 from runtime.errors import ConfigError
 from runtime.ids import check_name
 from runtime.models.base import ChatModel
-from runtime.models.prices import look_up
+from runtime.models.prices import look_up, version
 from runtime.models.spec import ModelSpec
 
 __all__ = ("TOML_LIMIT_BYTES", "Catalog", "ModelSpec", "fill_in")
@@ -90,6 +90,23 @@ class Catalog:
         spec = getattr(self.get(name), "spec", None)
         return spec.missing_key() if isinstance(spec, ModelSpec) else None
 
+    def priced_by(self, name: str) -> str:
+        """Say where a model's price is from, for the record: the user with a date, the price list with its version and the
+        day whose prices count, the model itself; or that there is none.
+
+        Raises:
+            ConfigError: no such model.
+        """
+        model = self.get(name)
+        entry = self._entries.get(name) or getattr(model, "spec", None)
+        if model.price is None:
+            return "unknown"
+        if not isinstance(entry, ModelSpec):
+            return "declared by the model"
+        if entry.input_usd is None or name not in self._entries:
+            return f"{version()}, as of {self._today}"
+        return "declared" if entry.priced_on is None else f"declared as of {entry.priced_on}"
+
     async def aclose(self) -> None:
         """Close the connections of the models handed out here that hold any. They open again when used again."""
         for model in self._built.values():
@@ -119,7 +136,8 @@ class Catalog:
         if not self._base_url or model in ("", name):
             raise ConfigError(_unknown(name, self.names()))
         try:
-            return ModelSpec(endpoint=self._base_url, model=model)
+            # Whoever sets the address by its usual variable means the key in the usual variable to go there.
+            return ModelSpec(endpoint=self._base_url, model=model, key_env="OPENAI_API_KEY")
         except ConfigError as error:
             raise ConfigError(f"model {name!r} is at OPENAI_BASE_URL: {error}") from None
 
@@ -134,7 +152,8 @@ def fill_in(spec: ModelSpec, today: date) -> ModelSpec:
         return spec
     new: dict[str, Any] = {} if spec.window_tokens else {"window_tokens": listed.window_tokens}
     if spec.input_usd is None:
-        new |= {"input_usd": listed.input_usd, "output_usd": listed.output_usd, "cached_usd": listed.cached_usd}
+        prices = ("input_usd", "output_usd", "cached_usd", "cache_write_usd", "tiers")
+        new |= {name: getattr(listed, name) for name in prices}
     return spec.model_copy(update=new)
 
 

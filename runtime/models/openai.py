@@ -2,46 +2,57 @@
 
 One call of `complete` is one request on the wire: the SDK's own retries are off, redirects are not followed, and one
 deadline covers everything from the first byte out to the last byte in. Whatever goes wrong leaves as one of our errors.
-What comes in is read strictly here and not by the SDK, which hands on an HTML page as a string and a usage of -5 as it is.
+What comes in is read as raw bytes, limited and strict, by `replies` and `stream` and not by the SDK, which hands on an HTML
+page as a string, a usage of -5 as it is, and half a stream as a whole one.
 """
 
 import asyncio
-import json
 import os
+from contextlib import aclosing
 from typing import NamedTuple
 
 import aiohttp
 import anyio
+import httpx2
 import openai
+import orjson
 
-from runtime.errors import (
-    BadModelReply,
-    ConfigError,
-    ModelError,
-    ModelRateLimited,
-    ModelRefused,
-    ModelTimeout,
-    ModelUnavailable,
-    ModelUnreachable,
-)
-from runtime.models.base import ChatMessage, ChatReply, ChatRequest, prompt_tokens
-from runtime.models.spec import ModelSpec
-from runtime.models.wire import clean, read_reply, request_body, request_shapes, retry_after_s
+from runtime.errors import BadModelReply, ConfigError, ModelError, ModelTimeout, ModelUnavailable, ModelUnreachable
+from runtime.models.base import ChatReply, ChatRequest
+from runtime.models.counting import PromptBounds, Shape, count_in, tokenize_body, tokenize_url
+from runtime.models.failures import failure, redacted
+from runtime.models.origins import is_openai
+from runtime.models.probe import Probe
+from runtime.models.replies import Expected, PlainReply, expected
+from runtime.models.spec import LimitField, ModelSpec
+from runtime.models.stream import StreamedReply
+from runtime.models.wire import clean, request_body
 from runtime.usage import Usage
 
 UNKNOWN_WINDOW_TOKENS = 8_192
 """The window of a model nobody knows one for: small enough for most, so that mail is clipped rather than refused."""
-MESSAGE_TOKENS = 16
-"""What a chat template puts around one message, at most."""
-TEMPLATE_TOKENS = 256
-"""What a chat template, or the endpoint's own system text, adds once, at most."""
+TAIL_S = 1.0
+"""How long a stream may take to end after it has said everything: waiting keeps the connection for the next call."""
+COUNT_S = 5.0
+"""How long a `/tokenize` route may take; bytes bound as well, if less tightly."""
+_REFUSAL_BYTES = 65_536
+_COUNT_BYTES = 16 * 2**20
 
 
 class _Line(NamedTuple):
     """What one event loop holds open to the endpoint."""
 
     client: openai.AsyncOpenAI
+    http: httpx2.AsyncClient
     key: str
+
+
+class _Answered(Exception):
+    """The endpoint answered with a bad status. Never leaves this module."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        super().__init__(status)
+        self.status, self.headers, self.body = status, headers, body
 
 
 class OpenAIModel:
@@ -61,8 +72,12 @@ class OpenAIModel:
         self.max_parallel = spec.max_parallel
         self.settings = [spec.model, spec.fixed_usage]
         """What decides its replies beside the price, for content addresses; the endpoint itself may move."""
-        self.shrinkable = spec.fixed_usage is None
+        self.shrinkable = spec.fixed_usage is None and spec.limit_field != "window"
         self.window_tokens = spec.window_tokens or UNKNOWN_WINDOW_TOKENS
+        self.proving = anyio.Lock()
+        """Held by whoever finds out which limit the endpoint obeys."""
+        self._bounds = PromptBounds(name, spec)
+        self._shapes: tuple[Shape, ...] = ("messages", "content") if spec.tokenizer == "endpoint" else ()
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
 
     def __reduce__(self) -> tuple[type["OpenAIModel"], tuple[str, ModelSpec]]:
@@ -72,20 +87,35 @@ class OpenAIModel:
         return f"OpenAIModel({self.name!r}, {self.spec.model!r} at {self.spec.endpoint})"
 
     def bound(self, request: ChatRequest) -> Usage:
-        """Bound a request without the endpoint's tokenizer: by the UTF-8 bytes of all that is put into the prompt.
+        """Bound a request; how tightly the prompt, says the spec's `tokenizer`.
 
-        The tokens of a byte-level BPE vocabulary are runs of at least one byte, so a text never has more tokens than bytes.
-        Templates add to that: up to 16 tokens around a message and 256 once. The shape of a typed reply and the tools'
-        parameters count as indented JSON, because some templates print them so. English runs at four to five bytes a
-        token: the bound is about that much too high. With `tokenizer="bytes4"` or `fixed_usage` in the spec it is exact.
+        By default it is bounded by the UTF-8 bytes of all that is put into it: the tokens of a byte-level vocabulary are
+        runs of at least one byte. Templates add up to 16 tokens around a message and 256 once. English runs at four to five
+        bytes a token, and the bound is about that much too high. Where the endpoint obeys no limit on the reply, the reply
+        is bounded by the window.
         """
         if self.spec.fixed_usage is not None:
             return Usage(*self.spec.fixed_usage)
-        if self.spec.tokenizer == "bytes4":
-            return Usage(prompt_tokens(request), request.max_tokens)
-        size = sum(map(_message_bytes, request.messages)) + MESSAGE_TOKENS * len(request.messages) + TEMPLATE_TOKENS
-        shapes = request_shapes(request, self.spec).values()
-        return Usage(size + sum(len(json.dumps(shape, indent=4)) for shape in shapes), request.max_tokens)
+        output = self.window_tokens if self.spec.limit_field == "window" else request.max_tokens
+        return Usage(self._bounds.of(request), output)
+
+    async def measure(self, request: ChatRequest) -> None:
+        """Let the endpoint count the prompt, so that `bound` is tight from now on; at no cost, and only where the spec says
+        so. Where it fails, the bound by bytes stands.
+
+        Raises:
+            ConfigError: the key is missing, or this is not an asyncio event loop.
+        """
+        if not self._shapes or self._bounds.knows(request):
+            return
+        line = self._line()
+        with anyio.move_on_after(COUNT_S):
+            for shape in self._shapes:
+                counted = await self._count(line, shape, request)
+                if counted is not None:
+                    self._shapes = (shape,)
+                    self._bounds.learn(request, counted)
+                    return
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """Send the request once and read the reply.
@@ -94,16 +124,35 @@ class OpenAIModel:
             ModelRefused: a 4xx status; the request was not worked on.
             ModelRateLimited: status 429.
             ModelTimeout: the deadline passed, or status 408.
-            ModelUnavailable: no connection, a connection that broke, or a 5xx status.
-            BadModelReply: an answer that is no chat completion, or is incomplete.
+            ModelUnavailable: no connection, a connection or a stream that broke, or a 5xx status.
+            BadModelReply: an answer that is no chat completion, or is incomplete, or was cut off because it did not end.
             ConfigError: the key is missing, or this is not an asyncio event loop.
         """
-        raw = await self._exchange(self._line(), request)
+        return await self.complete_as(self.spec, request)
+
+    async def complete_as(self, spec: ModelSpec, request: ChatRequest) -> ChatReply:
+        """`complete` under another spec for the same endpoint, as a probe needs it."""
+        line = self._line()
+        held = expected(self.name, spec, request, self.bound(request).input_tokens if spec.stream else 0)
+        reply = await self._exchange(line, spec, request, held)
         # Raised here and not where it was caught: the SDK's error holds the request with the key in its headers, and as
         # `__context__` it would travel along with ours.
-        if isinstance(raw, ModelError):
-            raise raw
-        return read_reply(self.name, raw)
+        if isinstance(reply, ModelError):
+            raise redacted(reply, line.key)
+        return reply
+
+    @property
+    def unproved(self) -> bool:
+        """Whether nobody knows yet if the endpoint obeys the limit it is sent; `runtime.models.probe.prove` finds out."""
+        return self.spec.unproved
+
+    def probe(self, field: LimitField) -> Probe:
+        """A model that asks this endpoint once whether it obeys a limit in this field."""
+        return Probe(self, field)
+
+    def learn(self, field: LimitField) -> None:
+        """Send the limit in this field from now on; a copy that is shipped does so too."""
+        self.spec = self.spec.model_copy(update={"limit_field": field})
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop. Harmless when there are none; a later call opens new ones."""
@@ -112,19 +161,55 @@ class OpenAIModel:
         if line is not None:
             await line.client.close()
 
-    async def _exchange(self, line: _Line, request: ChatRequest) -> bytes | ModelError:
+    async def _exchange(
+        self, line: _Line, spec: ModelSpec, request: ChatRequest, held: Expected
+    ) -> ChatReply | ModelError:
+        reply: PlainReply | StreamedReply = StreamedReply(held) if spec.stream else PlainReply(held)
         try:
-            with anyio.fail_after(self.spec.timeout_s):
-                answer = await line.client.chat.completions.with_raw_response.create(**request_body(request, self.spec))
-            body: bytes = answer.content
-            return body
-        except TimeoutError:
-            return ModelTimeout(self.name, self.spec.timeout_s)
+            with anyio.move_on_after(spec.timeout_s) as deadline:
+                create = line.client.chat.completions.with_streaming_response.create
+                async with create(**request_body(request, spec)) as answer:
+                    # Some endpoints do not know streams and answer whole.
+                    if spec.stream and answer.headers.get("content-type", "").startswith("application/json"):
+                        reply = PlainReply(held)
+                    async with aclosing(answer.http_response.aiter_bytes()) as chunks:
+                        async for chunk in chunks:
+                            reply.feed(chunk)
+                            if reply.complete:
+                                deadline.deadline = min(deadline.deadline, anyio.current_time() + TAIL_S)
+            if deadline.cancelled_caught and not reply.complete:
+                return ModelTimeout(self.name, spec.timeout_s)
+            return reply.result()
+        except ModelError as error:
+            return error
+        except _Answered as answered:
+            return failure(self.name, answered.status, answered.headers, answered.body, spec.timeout_s)
         except openai.APIError as error:
-            return failure_of(error, self.name, self.spec.timeout_s, line.key)
-        except aiohttp.ClientError as error:
-            # What is not even HTTP comes past the SDK as the transport raised it.
+            return failure_of(error, self.name, spec.timeout_s, line.key)
+        except (httpx2.HTTPError, aiohttp.ClientError) as error:
+            # What breaks in the middle of an answer, or is not even HTTP, comes past the SDK as the transport raised it.
             return ModelUnavailable(self.name, clean(f"{type(error).__name__}: {error}", line.key))
+
+    async def _count(self, line: _Line, shape: Shape, request: ChatRequest) -> int | None:
+        """What the endpoint counts; None where it does not say. A route that is not there is not asked again."""
+        headers = {"Authorization": f"Bearer {line.key}"} if line.key else {}
+        raw = bytearray()
+        try:
+            ask = line.http.stream(
+                "POST", tokenize_url(self.spec.endpoint), json=tokenize_body(shape, request, self.spec), headers=headers
+            )
+            async with ask as answer, aclosing(answer.aiter_bytes()) as chunks:
+                async for chunk in chunks:
+                    raw += chunk
+                    if len(raw) > _COUNT_BYTES:
+                        return None
+        except _Answered as answered:
+            if answered.status in (404, 405, 501):
+                self._shapes = ()
+            return None
+        except (httpx2.HTTPError, aiohttp.ClientError):
+            return None
+        return count_in(shape, bytes(raw))
 
     def _line(self) -> _Line:
         try:
@@ -149,14 +234,38 @@ class OpenAIModel:
         key = os.environ[self.spec.key_env].strip() if self.spec.key_env else ""
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"model {self.name!r}: {self.spec.key_env} holds characters that no key has")
+        http = openai.DefaultAioHttpClient(
+            follow_redirects=False, timeout=None, event_hooks={"response": [_stop_bad_status]}
+        )
         client = openai.AsyncOpenAI(
             api_key=key or "none",  # the SDK insists on some key; endpoints that want none ignore it
             base_url=self.spec.endpoint,
             max_retries=0,
             timeout=None,  # the one deadline is ours; a limit for each read lets a slow trickle of bytes go on for ever
-            http_client=openai.DefaultAioHttpClient(follow_redirects=False, timeout=None),
+            # Packed answers could unpack to any size.
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=http,
         )
-        return _Line(client, key)
+        if not is_openai(self.spec.endpoint):
+            # Read from the environment by the SDK; nobody else's business.
+            client.organization = client.project = None
+        return _Line(client, http, key)
+
+
+async def _stop_bad_status(response: httpx2.Response) -> None:
+    """Take a bad status before the SDK does, which would read its body to the end however long that is."""
+    if response.is_success:
+        return
+    body = bytearray()
+    try:
+        async with aclosing(response.aiter_bytes()) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) >= _REFUSAL_BYTES:
+                    break
+    except (httpx2.HTTPError, aiohttp.ClientError):
+        pass  # the status says enough
+    raise _Answered(response.status_code, dict(response.headers), bytes(body[:_REFUSAL_BYTES]))
 
 
 def failure_of(error: openai.APIError, model: str, timeout_s: float, secret: str) -> ModelError:
@@ -170,22 +279,8 @@ def failure_of(error: openai.APIError, model: str, timeout_s: float, secret: str
         return kind(model, clean(f"{type(root).__name__}: {root}", secret))
     if not isinstance(error, openai.APIStatusError):
         return BadModelReply(model, clean(error.message, secret))
-    status, text = error.status_code, clean(_said(error), secret)
-    if status < 400:
-        text = "a redirect, and redirects are not followed"
-    if status == 408:
-        return ModelTimeout(model, timeout_s)
-    # An account without credit is told 429 as well, and no patience cures that.
-    if status == 429 and error.code != "insufficient_quota":
-        return ModelRateLimited(model, retry_after_s(error.response.headers))
-    if status >= 500:
-        return ModelUnavailable(model, f"{status}: {text}")
-    return ModelRefused(model, status, text)
-
-
-def _message_bytes(message: ChatMessage) -> int:
-    texts = [message.content, message.tool_call_id, *(part for call in message.tool_calls for part in call)]
-    return sum(len(text.encode()) for text in texts)
+    body = orjson.dumps(error.body if isinstance(error.body, dict) else {"message": str(error.body or error.message)})
+    return redacted(failure(model, error.status_code, error.response.headers, body, timeout_s), secret)
 
 
 def _never_connected(error: BaseException | None) -> bool:
@@ -201,10 +296,3 @@ def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _said(error: openai.APIStatusError) -> str:
-    """What the endpoint itself said: OpenAI's `message`, others' `detail`, else the SDK's words or the page."""
-    if isinstance(error.body, dict):
-        return str(error.body.get("message") or error.body.get("detail") or error.message)
-    return str(error.body or error.message)

@@ -6,7 +6,13 @@ The list is the one that was installed; nothing is fetched, and a price in the c
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import cache
+from importlib.metadata import version as version_of
 from typing import Any, NamedTuple
+
+from runtime.models.spec import PriceTier
+
+_DISTRIBUTION = "genai-prices"
 
 
 class Listed(NamedTuple):
@@ -17,15 +23,23 @@ class Listed(NamedTuple):
     output_usd: Decimal | None
     cached_usd: Decimal | None
     """None where cached prompt tokens cost what others cost."""
+    cache_write_usd: Decimal | None
+    tiers: tuple[PriceTier, ...]
+    """Other prices for long prompts."""
     window_tokens: int | None
+
+
+@cache
+def version() -> str:
+    """The price list and its version, for the record of what a run was priced by."""
+    return f"{_DISTRIBUTION} {version_of(_DISTRIBUTION)}"
 
 
 def look_up(endpoint: str, model: str, window_tokens: int | None, today: date) -> Listed | None:
     """Find a model, by the endpoint's own prices where the list knows the endpoint, else by those of the model's maker.
 
-    Each price is the highest that can apply on that day: over the tiers for long prompts that fit into the window, over
-    the hours of the day, over writing to the cache. One price serves reservation and settlement, and a reservation must
-    cover the dearest; so where such tiers exist, a spend in dollars is stated too high rather than too low.
+    Where prices change with the hour, the highest counts, and thoughts cost what they cost where that is more than the
+    reply: nothing here reads a clock, and a spend in dollars is stated too high rather than too low.
 
     Args:
         endpoint: its base URL.
@@ -41,11 +55,16 @@ def look_up(endpoint: str, model: str, window_tokens: int | None, today: date) -
         return None
     window = window_tokens or found.context_window
     tables = _in_force(found.prices, today)
-    read = _highest(tables, window, "input_mtok", "cache_write_mtok")
-    write = _highest(tables, window, "output_mtok", "output_reasoning_mtok")
-    if read is None or write is None or any(table.requests_kcount is not None for table in tables):
-        return Listed(None, None, None, found.context_window)
-    return Listed(read, write, _highest(tables, window, "cache_read_mtok"), found.context_window)
+    base = _rates(tables, 0)
+    if base is None or any(table.requests_kcount is not None for table in tables):
+        return Listed(None, None, None, None, (), found.context_window)
+    tiers: list[_Rates] = []
+    for start in _starts(tables):
+        # No prompt is as long as the window, since a reply must fit in too.
+        rates = _rates(tables, start) if window is None or start < window else None
+        if rates is not None and rates[1:] != (tiers[-1] if tiers else base)[1:]:
+            tiers.append(rates)
+    return Listed(*base[1:], tuple(_tier(rates) for rates in tiers), found.context_window)
 
 
 def _entry(endpoint: str, model: str) -> Any:
@@ -75,19 +94,51 @@ def _in_force(prices: Any, today: date) -> list[Any]:
     return [*found, *(entry.prices for entry in prices[:1])]
 
 
-def _highest(tables: Iterable[Any], window_tokens: int | None, plain: str, *others: str) -> Decimal | None:
-    """The dearest of the named prices over all tables and tiers; None where no table has the plain one."""
+class _Rates(NamedTuple):
+    above_tokens: int
+    input_usd: Decimal
+    output_usd: Decimal
+    cached_usd: Decimal | None
+    cache_write_usd: Decimal | None
+
+
+def _rates(tables: Iterable[Any], above_tokens: int) -> _Rates | None:
+    """What prompts of more than so many tokens cost; None where a table has no price by the token."""
+    tables = list(tables)
+    read = _highest(tables, above_tokens, "input_mtok")
+    write = _highest(tables, above_tokens, "output_mtok", "output_reasoning_mtok")
+    if read is None or write is None:
+        return None
+    # Writing for longer than usual is dearer still, but happens on request only, and none of ours asks for it.
+    caches = [_highest(tables, above_tokens, key) for key in ("cache_read_mtok", "cache_write_mtok")]
+    return _Rates(above_tokens, read, write, *caches)
+
+
+def _starts(tables: Iterable[Any]) -> list[int]:
+    from genai_prices.types import TieredPrices
+
+    prices = [price for table in tables for price in vars(table).values()]
+    return sorted({tier.start for price in prices if isinstance(price, TieredPrices) for tier in price.tiers})
+
+
+def _highest(tables: Iterable[Any], above_tokens: int, plain: str, *others: str) -> Decimal | None:
+    """The dearest of the named prices over all tables; None where no table has the first of them."""
     tables = list(tables)
     if all(getattr(table, plain) is None for table in tables):
         return None
     found = [getattr(table, key) for table in tables for key in (plain, *others)]
-    return max(rate for price in found if price is not None for rate in _rates(price, window_tokens))
+    return max(_at(price, above_tokens) for price in found if price is not None)
 
 
-def _rates(price: Any, window_tokens: int | None) -> list[Decimal]:
+def _at(price: Any, above_tokens: int) -> Decimal:
+    """What a price is for prompts of one token more than this: a tier begins behind its start."""
     from genai_prices.types import TieredPrices
 
     if not isinstance(price, TieredPrices):
-        return [price]
-    # A tier begins at a prompt of `start` tokens; no prompt is as long as the window, since a reply must fit in too.
-    return [price.base, *(t.price for t in price.tiers if window_tokens is None or t.start < window_tokens)]
+        return Decimal(price)
+    begun = [tier for tier in price.tiers if tier.start <= above_tokens]
+    return begun[-1].price if begun else price.base
+
+
+def _tier(rates: _Rates) -> PriceTier:
+    return PriceTier(**rates._asdict())

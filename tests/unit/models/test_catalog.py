@@ -3,22 +3,13 @@
 import pickle
 import subprocess
 import sys
-from datetime import date, time
+from datetime import date
 from decimal import Decimal
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from genai_prices.types import (
-    ConditionalPrice,
-    ModelPrice,
-    StartDateConstraint,
-    Tier,
-    TieredPrices,
-    TimeOfDateConstraint,
-)
 
 from runtime.errors import ConfigError
 from runtime.models import catalog, prices
@@ -26,7 +17,7 @@ from runtime.models.base import ChatModel
 from runtime.models.catalog import Catalog, ModelSpec, fill_in
 from runtime.models.openai import OpenAIModel
 from runtime.models.scripted import ScriptedModel
-from runtime.usage import Price
+from runtime.usage import Price, Tier, TieredPrice
 
 HERE = "http://127.0.0.1:9/v1"
 TODAY = date(2026, 11, 20)
@@ -50,16 +41,18 @@ def complaint(call: Any, *args: Any, **kwargs: Any) -> str:
 
 
 def test_a_spec_knows_its_price_and_forgets_a_slash_at_the_end() -> None:
-    spec = ModelSpec(endpoint=HERE + "/", model="m", input_usd=0.15, output_usd="0.6", cached_usd=Decimal("0.075"))
+    spec = ModelSpec(
+        endpoint=HERE + "/", model="m", key_env="", input_usd=0.15, output_usd="0.6", cached_usd=Decimal("0.075")
+    )
 
     assert (spec.endpoint, spec.price) == (HERE, Price(150_000, 600_000, 0, 75_000))
 
 
 def test_a_price_of_zero_is_a_price_and_no_price_is_none() -> None:
-    free = ModelSpec(endpoint=HERE, model="m", input_usd=0, output_usd=0)
+    free = ModelSpec(endpoint=HERE, model="m", key_env="", input_usd=0, output_usd=0)
 
     assert free.price == Price()
-    assert ModelSpec(endpoint=HERE, model="m").price is None
+    assert ModelSpec(endpoint=HERE, model="m", key_env="").price is None
 
 
 @pytest.mark.parametrize(
@@ -91,7 +84,7 @@ def test_a_price_of_zero_is_a_price_and_no_price_is_none() -> None:
     ],
 )
 def test_a_wrong_spec_names_the_field_and_shows_no_value(wrong: dict[str, Any], said: str) -> None:
-    text = complaint(ModelSpec, **({"endpoint": HERE, "model": "m"} | wrong))
+    text = complaint(ModelSpec, **({"endpoint": HERE, "model": "m", "key_env": ""} | wrong))
 
     assert said in text
     assert "secret" not in text
@@ -136,12 +129,12 @@ def test_a_spec_becomes_a_model_under_the_catalogue_s_name_that_survives_pickle(
 def test_what_is_handed_in_wins_over_the_file_and_the_file_over_what_is_built_in(tmp_path: Path) -> None:
     file = tmp_path / "ostrom.toml"
     file.write_text(
-        f'[models.a]\nendpoint = "{HERE}"\nmodel = "file-a"\n'
-        f'[models."sim/small"]\nendpoint = "{HERE}"\nmodel = "file-small"\n'
+        f'[models.a]\nendpoint = "{HERE}"\nmodel = "file-a"\nkey_env = ""\n'
+        f'[models."sim/small"]\nendpoint = "{HERE}"\nmodel = "file-small"\nkey_env = ""\n'
         '[other]\nkey = "is not read here"\n'
     )
 
-    found = Catalog({"a": ModelSpec(endpoint=HERE, model="mine")})
+    found = Catalog({"a": ModelSpec(endpoint=HERE, model="mine", key_env="")})
 
     assert found.names() == ("a", "sim/large", "sim/small")
     assert [model_id(found.get(name)) for name in ("a", "sim/small")] == ["mine", "file-small"]
@@ -151,7 +144,7 @@ def test_the_file_may_be_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "ostrom.toml").write_text("[models.here]\nnothing = 1\n")
     other = tmp_path / "other.toml"
     other.write_text(
-        f'[models.there]\nendpoint = "{HERE}"\nmodel = "m"\ninput_usd = 0.1\noutput_usd = 1\ntimeout_s = 30\n'
+        f'[models.there]\nendpoint = "{HERE}"\nmodel = "m"\nkey_env = ""\ninput_usd = 0.1\noutput_usd = 1\ntimeout_s = 30\n'
     )
 
     model = Catalog(toml=other).get("there")
@@ -228,7 +221,7 @@ def test_a_shipped_catalogue_needs_nothing_of_the_place_it_was_made_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host has another folder, other variables, and our packages on its path without being installed."""
-    (tmp_path / "ostrom.toml").write_text(f'[models.a]\nendpoint = "{HERE}"\nmodel = "gpt-4o-mini"\n')
+    (tmp_path / "ostrom.toml").write_text(f'[models.a]\nendpoint = "{HERE}"\nmodel = "gpt-4o-mini"\nkey_env = ""\n')
     monkeypatch.setenv("OPENAI_BASE_URL", HERE)
     shipped = pickle.dumps(Catalog({"fake": ScriptedModel(["hello"])}, today=TODAY))
 
@@ -298,23 +291,7 @@ def test_the_catalogue_is_read_without_loading_the_sdk() -> None:
     assert done.stdout.strip() == "False False"
 
 
-# ---- the price list
-
-
-def tiered(base: str, *tiers: tuple[int, str]) -> TieredPrices:
-    return TieredPrices(Decimal(base), [Tier(start, Decimal(price)) for start, price in tiers])
-
-
-def listed(monkeypatch: pytest.MonkeyPatch, model_prices: object, context_window: int | None = 1_000) -> None:
-    entry = SimpleNamespace(prices=model_prices, context_window=context_window)
-    monkeypatch.setattr(prices, "_entry", lambda endpoint, model: entry)
-
-
-def looked_up(window_tokens: int | None = None) -> list[str | None]:
-    """Dollars for input, output and cached tokens, as they print."""
-    found = prices.look_up(HERE, "m", window_tokens, TODAY)
-    assert found is not None
-    return [None if usd is None else str(usd) for usd in found[:3]]
+# ---- prices and windows
 
 
 def test_the_installed_list_knows_a_common_model() -> None:
@@ -324,73 +301,84 @@ def test_the_installed_list_knows_a_common_model() -> None:
 
 
 def test_a_model_that_is_not_listed_has_no_price() -> None:
-    spec = ModelSpec(endpoint=HERE, model="my-own-model")
+    spec = ModelSpec(endpoint=HERE, model="my-own-model", key_env="")
 
     assert fill_in(spec, TODAY) == spec
     assert OpenAIModel("m", spec).price is None
 
 
 def test_declared_prices_win_over_the_list_while_the_window_is_looked_up() -> None:
-    spec = fill_in(ModelSpec(endpoint=HERE, model="gpt-4o-mini", input_usd=0, output_usd=0), TODAY)
+    spec = fill_in(ModelSpec(endpoint=HERE, model="gpt-4o-mini", key_env="", input_usd=0, output_usd=0), TODAY)
 
     assert (spec.price, spec.window_tokens) == (Price(), 128_000)
 
 
 def test_a_declared_window_wins_over_the_list() -> None:
-    assert fill_in(ModelSpec(endpoint=HERE, model="gpt-4o-mini", window_tokens=4_096), TODAY).window_tokens == 4_096
+    assert (
+        fill_in(ModelSpec(endpoint=HERE, model="gpt-4o-mini", key_env="", window_tokens=4_096), TODAY).window_tokens
+        == 4_096
+    )
 
 
-def test_the_highest_tier_that_fits_into_the_window_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    long_prompts: dict[str, Any] = {"input_mtok": tiered("1", (200, "2"), (900, "4")), "output_mtok": Decimal(8)}
-    listed(monkeypatch, ModelPrice(**long_prompts, cache_read_mtok=tiered("0.1", (200, "0.2"))))
+def test_what_the_list_knows_of_long_prompts_becomes_tiers() -> None:
+    google = "https://generativelanguage.googleapis.com/v1beta/openai"
+    price = fill_in(ModelSpec(endpoint=google, model="gemini-2.5-pro", key_env="GEMINI_API_KEY"), TODAY).price
 
-    assert looked_up() == ["4", "8", "0.2"]
-    assert looked_up(900) == ["2", "8", "0.2"]
-    assert looked_up(200) == ["1", "8", "0.1"]
-
-
-def test_writing_to_the_cache_and_reasoning_count_where_they_are_dearer(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = {"input_mtok": Decimal(4), "output_mtok": Decimal(8)}
-    listed(monkeypatch, ModelPrice(**plain, cache_write_mtok=Decimal(5), output_reasoning_mtok=Decimal(6)))
-
-    assert looked_up() == ["5", "8", None]
+    assert isinstance(price, TieredPrice)
+    assert price.tiers == (
+        Tier(0, 1_250_000, 10_000_000, 125_000, None),
+        Tier(200_000, 2_500_000, 15_000_000, 250_000, None),
+    )
 
 
-@pytest.mark.parametrize(
-    "model_price",
-    [
-        ModelPrice(input_mtok=Decimal(1)),
-        ModelPrice(output_mtok=Decimal(1)),
-        ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(1), requests_kcount=Decimal(5)),
-    ],
-)
-def test_a_price_that_is_not_by_the_token_alone_is_no_price(
-    monkeypatch: pytest.MonkeyPatch, model_price: ModelPrice
-) -> None:
-    listed(monkeypatch, model_price)
+def test_the_record_says_where_each_price_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", HERE)
+    local: dict[str, Any] = {"endpoint": HERE, "key_env": ""}
+    found = Catalog(
+        {
+            "listed": ModelSpec(model="gpt-4o-mini", **local),
+            "mine": ModelSpec(model="gpt-4o-mini", input_usd=1, output_usd=1, **local),
+            "dated": ModelSpec(model="x", input_usd=1, output_usd=1, priced_on=date(2026, 10, 2), **local),
+            "nobody-knows": ModelSpec(model="my-own-model", **local),
+        },
+        today=TODAY,
+    )
 
-    assert looked_up() == [None, None, None]
+    assert {name: found.priced_by(name) for name in (*found.names(), "openai/gpt-4o-mini")} == {
+        "listed": f"{prices.version()}, as of 2026-11-20",
+        "mine": "declared",
+        "dated": "declared as of 2026-10-02",
+        "nobody-knows": "unknown",
+        "sim/small": "declared by the model",
+        "sim/large": "declared by the model",
+        "openai/gpt-4o-mini": f"{prices.version()}, as of 2026-11-20",
+    }
 
 
-def test_the_price_in_force_on_the_day_counts_and_the_dearest_hour_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def at(dollars: int) -> ModelPrice:
-        return ModelPrice(input_mtok=Decimal(dollars), output_mtok=Decimal(dollars))
+def test_a_price_of_one_s_own_with_tiers_and_a_date_is_read_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "ostrom.toml").write_text(
+        f'''
+        [models.big]
+        endpoint = "{HERE}"
+        model = "gpt-4o-mini"
+        key_env = ""
+        input_usd = 1.25
+        output_usd = 10
+        cached_usd = "0.125"
+        cache_write_usd = 1.5
+        priced_on = 2026-10-02
+        tiers = [{{ above_tokens = 200_000, input_usd = 2.5, output_usd = 15 }}]
+        '''
+    )
+    found = Catalog()
 
-    old, now, later = at(9), at(2), at(7)
-    dated = [
-        ConditionalPrice(prices=old),
-        ConditionalPrice(StartDateConstraint(date(2026, 1, 1)), prices=now),
-        ConditionalPrice(StartDateConstraint(date(2027, 1, 1)), prices=later),
-    ]
-    listed(monkeypatch, dated)
-    assert looked_up() == ["2", "2", None]
-
-    peak = ConditionalPrice(TimeOfDateConstraint(time(8), time(16)), prices=at(3))
-    listed(monkeypatch, [*dated, peak])
-    assert looked_up() == ["3", "3", None]
-
-    listed(monkeypatch, dated[2:])
-    assert looked_up() == ["7", "7", None]  # one that begins later is better than none
+    price = found.get("big").price
+    assert isinstance(price, TieredPrice)
+    assert price.tiers == (
+        Tier(0, 1_250_000, 10_000_000, 125_000, 1_500_000),
+        Tier(200_000, 2_500_000, 15_000_000, None, None),
+    )
+    assert found.priced_by("big") == "declared as of 2026-10-02"
 
 
 def model_id(model: ChatModel) -> str:

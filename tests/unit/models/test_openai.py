@@ -16,7 +16,7 @@ from runtime.models.wire import clean, retry_after_s
 from runtime.usage import Price, Usage
 
 CANARY = "sk-CANARY-0123456789"
-SPEC = ModelSpec(endpoint="http://127.0.0.1:9/v1", model="m")
+SPEC = ModelSpec(endpoint="http://127.0.0.1:9/v1", model="m", key_env="")
 ASK = ChatRequest((ChatMessage("user", "How many?"),), max_tokens=100)
 SEARCH = ToolSpec("search", "Find companies.", {"type": "object", "properties": {"q": {"type": "string"}}})
 
@@ -137,7 +137,9 @@ def test_tools_and_the_shape_of_the_reply_count_at_their_widest() -> None:
 
 
 def test_prices_and_window_come_from_the_spec() -> None:
-    spec = ModelSpec(endpoint="http://127.0.0.1:9/v1", model="m", input_usd=1, output_usd=2, window_tokens=10)
+    spec = ModelSpec(
+        endpoint="http://127.0.0.1:9/v1", model="m", key_env="", input_usd=1, output_usd=2, window_tokens=10
+    )
     model, plain = OpenAIModel("m", spec), OpenAIModel("m", SPEC)
 
     assert (model.price, model.window_tokens) == (Price(1_000_000, 2_000_000), 10)

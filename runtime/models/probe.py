@@ -1,0 +1,101 @@
+"""Owns the question which limit an endpoint obeys: asked once, as attempts that are reserved and paid like any other.
+
+A hold is worth as much as the limit behind it. Endpoints differ in the field they read it from, and some read none; those
+cannot be used under a hard cap unless what they may consume is declared.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, get_args
+
+from runtime.errors import BadModelReply, ConfigError, ModelError, ModelRefused
+from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest
+from runtime.models.spec import LimitField
+from runtime.usage import Price, Usage
+
+if TYPE_CHECKING:
+    from runtime.models.openai import OpenAIModel
+
+PROBE_TOKENS = 16
+"""The limit that a probe sets."""
+HELD_TOKENS = 1_024
+"""What it holds, because an endpoint that ignores the limit writes on: the numbers asked for are fewer tokens than this."""
+PROBE = ChatRequest(
+    (ChatMessage("user", "Count from 1 to 100 in words, separated by commas. Give nothing but the words."),),
+    PROBE_TOKENS,
+)
+"""What is asked: any model that can write fills the limit with it."""
+_REFUSES_FIELD = (400, 422)
+_USED_UP = "could not finish the message"
+
+
+class Probe:
+    """A model for one call: the endpoint of another model, with the limit in one field."""
+
+    virtual = False
+    shrinkable = False
+
+    def __init__(self, model: "OpenAIModel", field: LimitField) -> None:
+        self.name = model.name
+        self.field = field
+        self.price: Price | None = model.price
+        self.window_tokens = model.window_tokens
+        self.max_parallel = model.max_parallel
+        self._model = model
+
+    def bound(self, request: ChatRequest) -> Usage:
+        """The prompt's own bound, and far more than the limit, since nobody knows yet whether it is obeyed."""
+        return Usage(self._model.bound(request).input_tokens, min(HELD_TOKENS, self.window_tokens))
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        """Ask, with the limit of a probe whatever the request says. Raises what `OpenAIModel.complete` raises."""
+        # Not as a stream: it would be cut off where it passes the limit, and that is what is to be seen.
+        spec = self._model.spec.model_copy(update={"limit_field": self.field, "stream": False})
+        return await self._model.complete_as(spec, PROBE)
+
+
+def obeys(outcome: ChatReply | ModelError) -> bool:
+    """Whether the limit of a probe was obeyed: the reply was cut at it and did not pass it."""
+    if isinstance(outcome, ModelError):
+        # Nothing but thoughts fitted into the limit, which OpenAI calls an error.
+        return isinstance(outcome, BadModelReply) and _USED_UP in outcome.reason.lower()
+    return outcome.finish == "length" and (outcome.usage is None or outcome.usage.output_tokens <= PROBE_TOKENS)
+
+
+async def prove(model: "OpenAIModel", send: Callable[[ChatModel, ChatRequest], Awaitable[ChatReply]]) -> None:
+    """Find out which limit the endpoint obeys, and have the model use it. Does nothing where that is known.
+
+    Args:
+        send: makes one ordinary attempt: it reserves, calls and settles.
+
+    Raises:
+        ConfigError: it obeys none; the text names the cures.
+        BudgetExceeded: an attempt does not fit.
+        ModelError: the endpoint could not be asked.
+    """
+    async with model.proving:
+        if not model.unproved:
+            return
+        refusals: list[ModelRefused] = []
+        for field in get_args(LimitField):
+            try:
+                outcome: ChatReply | ModelError = await send(model.probe(field), PROBE)
+            except ModelRefused as error:
+                if error.status not in _REFUSES_FIELD:
+                    raise
+                refusals.append(error)
+                continue
+            except BadModelReply as error:
+                if not obeys(error):
+                    raise
+                outcome = error
+            if obeys(outcome):
+                model.learn(field)
+                return
+    if len(refusals) == len(get_args(LimitField)):
+        raise refusals[0]  # it is not the field
+    raise ConfigError(
+        f"model {model.name!r}: its endpoint obeys neither max_tokens nor max_completion_tokens, so no cap can be kept."
+        " Declare what a call consumes in ostrom.toml: fixed_usage where the answers come from a script, or window_tokens"
+        ' with limit_field = "window", which holds the whole window for each call; or name limit_field, if it obeys one'
+        " after all"
+    )
