@@ -21,7 +21,7 @@ from runtime.models.server.limits import Limits
 from runtime.models.server.replies import dump, error_document
 from runtime.models.server.script import JSON, TRANSPORT
 
-STOP_S = 2
+STOP_S = 1
 """How long answers under way may take once the server is to end; silent ones would never."""
 
 

@@ -159,7 +159,9 @@ MODES: Mapping[str, Mode] = MappingProxyType(
         ),
         "half-line": Mode("E6", "a body or a stream that ends in the middle of a line", send=half_then(None)),
         "garbage-event": Mode("E6", "an event that is no JSON", send=body_of(b"%PDF-1.7")),
-        "error-inside": Mode("E6", "an error with status 200, in a stream after its first piece", docs=error_inside),
+        "error-inside": Mode(
+            "E6", "an error with status 200, in a stream after its first piece", docs=error_inside, send=without_done
+        ),
         "error-event": Mode("E6", "an event of the kind `error` in a stream", send=error_event),
         "no-done": Mode("E6", "a stream without [DONE]: harmless", send=without_done),
         "odd-events": Mode("E6", "CRLF, comments, ids, torn at any byte: harmless", send=odd_but_right),
