@@ -75,7 +75,6 @@ class Runtime:
         """Pause, resume, cancel and top up what is under way; see `runtime.operator`."""
         self._group: TaskGroup
         self.hosts = 1
-        self._door = anyio.Lock()
         self._unnamed = 0
         self._nameless = 0
         self._under_way: dict[str, anyio.Event] = {}
@@ -108,7 +107,7 @@ class Runtime:
                 self._client,
                 self.hosts,
                 batches,
-                self._enter_account,
+                self._account,
                 self.operator.gates,
                 self.operator.homes,
             )
@@ -171,6 +170,7 @@ class Runtime:
             self._nameless += 1
             content = address(["nameless", self._nameless])
         if not prepared.virtual:
+            check_covered(self._account.caps, budget)
             # A virtual run of the same ingredients is the same run; a live one is another experience each time.
             content = address([content, run_id])
         return RunSpec(run_id, topology, task, budget, seed, content, not prepared.virtual)
@@ -254,17 +254,6 @@ class Runtime:
             ConfigError: it is not paused.
         """
         await self.operator.resume(run_id)
-
-    async def _enter_account(self, spec: RunSpec) -> None:
-        check_covered(self._account.caps, spec.budget)
-        block = [[(spec.run_id, granted_amounts(spec.budget))]]
-        async with self._door:  # who came first enters first, however much less the next one would need
-            while True:
-                freed = self._shipping.freed
-                if await self._on_bank("enter", self._account, block):
-                    return
-                await self._on_bank("check_room", ACCOUNT, block[0][0][1])
-                await freed.wait()
 
     async def _work(self, specs: Sequence[RunSpec], deliver: Deliver) -> None:
         """Take finished specs from the store and run the others; each address once, however many ask for it at a time."""

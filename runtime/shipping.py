@@ -10,7 +10,7 @@ import anyio
 import orjson
 
 from runtime.bank.client import BankClient
-from runtime.bank.grants import ACCOUNT, books_of, granted_amounts
+from runtime.bank.grants import ACCOUNT, Limits, books_of, granted_amounts
 from runtime.bank.live import Life
 from runtime.bank.store import Opened, Sealed
 from runtime.errors import BudgetExceeded, HostLost, RunHalted
@@ -42,11 +42,11 @@ class Shipping:
     hosts: int
     batches: int
     """Batches on the way to each host at a time: two where the way is long, so that no host waits for us."""
-    enter: Callable[[RunSpec], Awaitable[None]]
-    """Waits until the account has room for a live run that belongs to no experiment; BudgetExceeded when it never will."""
+    account: Limits
     gates: Gates = field(default_factory=Gates)
     homes: dict[str, int] = field(default_factory=dict)
     """Host of each live run under way."""
+    door: anyio.Lock = field(default_factory=anyio.Lock)
     freed: anyio.Event = field(default_factory=anyio.Event)
     """Set, and replaced by a new one, whenever runs were sealed and what they did not spend came back."""
 
@@ -71,7 +71,7 @@ class Shipping:
             for spec in lives:
                 try:
                     if not spec.scope:
-                        await self.enter(spec)
+                        await self._enter_account(spec)
                 except BudgetExceeded as error:
                     refused.append(error)
                 else:
@@ -85,6 +85,21 @@ class Shipping:
                     group.start_soon(feed_live, host)
         if refused:
             raise refused[0]
+
+    async def _enter_account(self, spec: RunSpec) -> None:
+        """Wait until the account has room for a live run that belongs to no experiment.
+
+        Raises:
+            BudgetExceeded: it never will.
+        """
+        amounts = granted_amounts(spec.budget)
+        async with self.door:  # who came first enters first, however much less the next one would need
+            while True:
+                freed = self.freed
+                if await self.on_bank("enter", self.account, [[(spec.run_id, amounts)]]):
+                    return
+                await self.on_bank("check_room", ACCOUNT, amounts)
+                await freed.wait()
 
     async def _send_virtual(self, host: int, job: list[RunSpec], again: bool) -> list[bytes]:
         bodies: list[bytes] = await self.on_host(host, "run_virtual", job)

@@ -282,15 +282,57 @@ def test_compare_pairs_two_arms_and_refuses_others(cli: Here, swept: dict[str, A
 
 
 def test_ls_and_show_give_what_the_store_holds(cli: Here, tmp_path: Path, swept: dict[str, Any]) -> None:
-    ids = json.loads(cli("ls", "--json").stdout)
+    rows = json.loads(cli("ls", "--json").stdout)
+    ids = [row["run_id"] for row in rows]
     shown, document = cli("show", ids[0]), json.loads(cli("show", ids[0], "--json").stdout)
 
-    assert cli("ls").stdout.split() == ids
+    assert [line.split()[0] for line in cli("ls").stdout.splitlines()[1:]] == ids == sorted(ids)
+    assert json.loads(cli("ls", "--status", "failed", "--json").stdout) == []
+    assert cli("ls", "--status", "failed").stdout == "no runs with status failed\n"
     assert len(ids) == swept["finished"] == 8
     assert document["run_id"] == ids[0]
     assert document["spend"]["tokens"] == sum(a["input_tokens"] + a["output_tokens"] for a in document["attempts"])
     assert f"{document['spend']['tokens']:,} tokens" in shown.stdout
     check_refused(cli("show", "no-such-run"), "no finished run 'no-such-run'")
+
+
+def test_the_books_of_a_run_explain_every_unit(cli: Here, swept: dict[str, Any]) -> None:
+    run_id = json.loads(cli("ls", "--json").stdout)[0]["run_id"]
+    total = json.loads(cli("show", run_id, "--json").stdout)["spend"]
+
+    shown, books = cli("show", run_id, "--books"), json.loads(cli("show", run_id, "--books", "--json").stdout)
+
+    assert set(books["unexplained"].values()) == {0}
+    assert books["total"]["settled"]["tokens"] == total["tokens"]
+    assert sum(agent["settled"]["tokens"] for agent in books["agents"].values()) == total["tokens"]
+    assert "unexplained 0" in shown.stdout
+    assert "virtual, nobody is billed" in shown.stdout
+    assert [above["scope"] for above in books["above"]] == [f"experiment:{swept['name']}"]
+
+
+def test_an_operator_is_told_what_is_open_and_what_cannot_be_done(cli: Here, swept: dict[str, Any]) -> None:
+    run_id = json.loads(cli("ls", "--json").stdout)[0]["run_id"]
+
+    assert json.loads(cli("ps", "--json").stdout) == {}
+    assert cli("ps").stdout == "nothing is open\n"
+    check_refused(cli("pause", run_id), f"{run_id} is finished, and pause needs under way")
+    check_refused(cli("top-up", run_id, "--usd", "1"), "run it anew with a larger budget")
+    check_refused(cli("resume", "nobody"), "no open run and no experiment 'nobody'")
+    check_refused(cli("top-up", swept["name"], "--usd", "1"), "has no such limit")
+    check_refused(cli("top-up", swept["name"]), "say what to add")
+    check_refused(cli("cancel", run_id, "--out", "nowhere"), "holds no store")
+
+
+def test_gc_drops_old_results_and_keeps_what_they_cost(cli: Here, swept: dict[str, Any]) -> None:
+    rows = json.loads(cli("ls", "--json").stdout)
+    before = json.loads(cli("show", rows[0]["run_id"], "--books", "--json").stdout)["above"]
+
+    kept = json.loads(cli("gc", "--keep-runs", "3", "--json").stdout)
+
+    assert (kept["n_runs"], kept["n_dropped_runs"]) == (3, len(rows) - 3)
+    left = json.loads(cli("ls", "--json").stdout)
+    assert len(left) == 3
+    assert json.loads(cli("show", left[0]["run_id"], "--books", "--json").stdout)["above"] == before
 
 
 def test_run_works_on_a_file_of_tasks_and_keeps_what_it_did(cli: Here, tmp_path: Path) -> None:
@@ -310,7 +352,8 @@ def test_run_works_on_a_file_of_tasks_and_keeps_what_it_did(cli: Here, tmp_path:
     assert {run["status"] for run in first} == {"completed"}
     assert [line.split()[0] for line in second.stdout.splitlines() if line.startswith("run-")] == ["run-3", "run-4"]
     assert again == first, "the same runs are taken from the store"
-    assert json.loads(cli("ls", "--out", "kept", "--json").stdout) == ["run-1", "run-2", "run-3", "run-4"]
+    listed = json.loads(cli("ls", "--out", "kept", "--json").stdout)
+    assert [row["run_id"] for row in listed] == ["run-1", "run-2", "run-3", "run-4"]
 
 
 def test_run_ends_with_1_where_a_run_failed(cli: Here, endpoint: str) -> None:
