@@ -10,13 +10,13 @@ import pytest
 from policies import StrategyAuction
 from runtime.agents.agent import Agent
 from runtime.agents.tools import Tool
-from runtime.bank.live import LiveJournal
-from runtime.bank.service import BankClient
-from runtime.bank.store import Entry, Op
+from runtime.bank.client import BankClient, Parts, Verdicts
+from runtime.bank.live import Life, LiveJournal
+from runtime.bank.store import Entry
 from runtime.bank.vector import unpack
 from runtime.budget import Budget
 from runtime.clock import LoopClock
-from runtime.errors import StoreError
+from runtime.errors import OrchestrationError, StoreError
 from runtime.messages import Bid, Part, Plan, Report, Verdict, Vote, reply_json
 from runtime.models.base import ChatReply, ChatRequest, ToolCall
 from runtime.models.scripted import ScriptedModel
@@ -37,12 +37,20 @@ class Disk:
         self.entries = list(entries)
         self.refuses = refuses
 
-    async def __call__(self, ops: Sequence[Op]) -> None:
-        entries = [op for op in ops if isinstance(op, Entry)]
-        if any(map(self.refuses, entries)):
-            raise StoreError("disk", "full")
+    async def __call__(self, parts: Parts) -> Verdicts:
         await anyio.lowlevel.checkpoint()
+        return [self.take_in([op for op in part if isinstance(op, Entry)]) for part in parts]
+
+    def take_in(self, entries: Sequence[Entry]) -> OrchestrationError | None:
+        if any(map(self.refuses, entries)):
+            return StoreError("disk", "full")
         self.entries.extend(entries)
+        return None
+
+    @property
+    def epoch(self) -> int:
+        """Of the life that comes next."""
+        return 1 + max((entry.epoch for entry in self.entries), default=0)
 
     def up_to(self, n: int) -> "Disk":
         """What a crash after the n-th commit leaves."""
@@ -104,9 +112,10 @@ async def life(
 ) -> RunResult:
     spec = RunSpec("run", topology, Task("How many?", answer="42"), budget, 0)
     prepared = prepare(spec, {model.name: model for model in models}.__getitem__)
-    journal = LiveJournal("run", BankClient(disk), disk.entries, len(budget.dimensions))
-    run = Run(prepared, clock or LoopClock(), journal, permits)
-    run.earlier.extend(journal.restore(run.ledger, SCOPE))
+    epoch = disk.epoch
+    journal = LiveJournal("run", BankClient(disk), Life(epoch, list(disk.entries), []), len(budget.dimensions))
+    run = Run(prepared, clock or LoopClock(), journal, permits, epoch)
+    run.earlier.extend(journal.history.restore(run.ledger, SCOPE))
     result = await run.execute()
     total = result.spend.total
     assert unpack(run.ledger.scopes[SCOPE].settled, 4) == (total.tokens, total.pico_usd, total.calls, total.tool_calls)

@@ -1,15 +1,18 @@
-"""The bank's one door: writes that wait together travel together, and a return means that they are committed."""
+"""The way into the bank: writes that wait together travel together, and a return means that they are committed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from runtime.bank.service import Bank, BankClient, in_process
-from runtime.bank.store import Entry, Note, Op
-from runtime.errors import StoreError
+from runtime.bank.client import BankClient, Parts, Verdicts, in_process
+from runtime.bank.service import Bank
+from runtime.bank.store import Entry, Note, Opened, Taken
+from runtime.errors import HostLost, OrchestrationError, RunHalted, StaleEpoch, StoreError
 
 pytestmark = pytest.mark.anyio
 
@@ -19,22 +22,25 @@ def note(name: str) -> Note:
 
 
 class Slow:
-    """A bank behind a slow line: each call waits until it is let go, and then succeeds or raises."""
+    """A bank behind a slow line: each call waits until it is let go, and then gives its verdicts or raises."""
 
-    def __init__(self) -> None:
+    def __init__(self, verdicts: dict[str, OrchestrationError] | None = None) -> None:
         self.calls: list[list[str]] = []
         self.gates: list[anyio.Event] = []
         self.errors: dict[int, BaseException] = {}
+        self.verdicts = verdicts or {}
+        """By the name of a part's first note."""
 
-    async def __call__(self, ops: Sequence[Op]) -> None:
+    async def __call__(self, parts: Parts) -> Verdicts:
         gate = anyio.Event()
         self.gates.append(gate)
-        self.calls.append([op.name for op in ops if isinstance(op, Note)])
+        names = [[op.name for op in part if isinstance(op, Note)] for part in parts]
+        self.calls.append([name for part in names for name in part])
         n = len(self.calls) - 1
-        if n < 2:  # what follows a refusal is not held up
-            await gate.wait()
+        await gate.wait()
         if n in self.errors:
             raise self.errors[n]
+        return [self.verdicts.get(part[0]) for part in names]
 
 
 async def test_writes_that_wait_at_the_same_time_travel_in_one_call_in_their_order() -> None:
@@ -89,14 +95,38 @@ async def nothing(tasks: list["asyncio.Task[None]"]) -> None:
     pass
 
 
-async def test_of_a_call_that_was_refused_each_part_is_tried_alone_and_only_the_guilty_are_told() -> None:
+@pytest.mark.parametrize(
+    "verdict", [StoreError("x", "another run's id"), StaleEpoch("run", 1, 2), RunHalted("run", "paused")]
+)
+async def test_of_several_parts_in_one_call_only_the_guilty_are_told(verdict: OrchestrationError) -> None:
+    line = Slow({"c": verdict})
+
+    assert await outcomes(line, "abcd", nothing) == [None, None, verdict, None]
+    assert line.calls == [["a"], ["b", "c", "d"]]
+
+
+@pytest.mark.parametrize("error", [StoreError("x", "no disk"), HostLost("the bank", "its node is gone")])
+async def test_when_the_call_itself_fails_all_parts_of_it_are_told(error: OrchestrationError) -> None:
     line = Slow()
-    line.errors[1] = line.errors[3] = StoreError("x", "another run's id")
+    line.errors[1] = error
 
-    *others, last = await outcomes(line, "abc", nothing)
+    assert await outcomes(line, "abc", nothing) == [None, error, error]
 
-    assert others == [None, None]
-    assert str(last) == "x: another run's id"
+
+async def test_one_part_is_one_commit_however_many_ops_it_has() -> None:
+    parts_seen: list[list[int]] = []
+
+    async def call(parts: Parts) -> Verdicts:
+        parts_seen.append([len(part) for part in parts])
+        await anyio.lowlevel.checkpoint()
+        return [None] * len(parts)
+
+    client = BankClient(call)
+    async with anyio.create_task_group() as group:
+        for ops in ([note("a")], [note("b"), note("c")], [note("d")]):
+            group.start_soon(client.write, ops)
+
+    assert parts_seen == [[1, 2, 1]]
 
 
 async def test_nobody_takes_a_bug_of_the_bank_for_a_commit() -> None:
@@ -167,9 +197,43 @@ async def test_a_cancelled_writer_does_not_keep_the_others_from_committing() -> 
 
 async def test_what_was_written_can_be_read_and_errors_come_back() -> None:
     bank = Bank(None)
-    client, _ = in_process(bank)
-    await client.write([Entry("run", "0/a/0", 0, "sent", b"{}"), note("plan")])
+    client, on_bank = in_process(bank)
+    await client.write([Opened("run", "a" * 64, b'{"scope":"account"}'), Taken("run", 1, "here")])
+    await client.write([Entry("run", 1, "0/a/0", 0, "sent", b"{}"), note("plan")])
 
-    assert [entry.state for entry in bank.entries("run")] == ["sent"]
-    assert bank.note("plan") == b"{}"
+    assert [entry.state for entry in await on_bank("entries", "run")] == ["sent"]
+    assert await on_bank("note", "plan") == b"{}"
+    with pytest.raises(StoreError, match="another content"):
+        await client.write([Entry("run", 1, "0/a/0", 0, "sent", b'{"other":1}')])
+    with pytest.raises(StaleEpoch):
+        await client.write([Entry("run", 0, "0/a/0", 1, "sent", b"{}")])
     bank.close()
+
+
+async def test_one_caller_at_a_time_is_in_the_bank() -> None:
+    """It is synchronous, and each call runs in a thread of a pool."""
+
+    class Watched:
+        inside, most = 0, 0
+        go_on = threading.Event()
+
+        def look(self) -> None:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            self.go_on.wait()
+            self.inside -= 1
+
+        def write(self, parts: Parts) -> Verdicts:
+            self.look()
+            return [None] * len(parts)
+
+    bank = Watched()
+    client, on_bank = in_process(bank)
+    async with anyio.create_task_group() as group:
+        for name in "abcdefgh":
+            group.start_soon(on_bank, "look")
+            group.start_soon(client.write, [note(name)])
+        await anyio.wait_all_tasks_blocked()
+        bank.go_on.set()
+
+    assert (bank.inside, bank.most) == (0, 1)
