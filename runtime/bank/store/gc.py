@@ -175,6 +175,7 @@ def _written(path: Path, old: Database, plan: _Plan) -> tuple[Index, int]:
             if staying:
                 index.add(staying, insert(db, index, staying))
         db.execute("COMMIT")
+        db.execute("PRAGMA journal_mode = WAL")
     with closing(connect(path, "mode=ro&immutable=1", 0)) as db:
         return load(db, str(path), index.mark), n_dropped
 
