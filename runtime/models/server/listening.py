@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from typing import Any
 
 import anyio
 import h11
@@ -55,7 +56,7 @@ class _Server(uvicorn.Server):
     """Ends in time, however many answers never do."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(_config(service))
+        super().__init__(_config(service, log_level="warning"))
         self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -97,7 +98,8 @@ async def served(service: Service, listener: socket.socket, *, max_connections: 
     Args:
         max_connections: more at once are answered 503.
     """
-    config = _config(service, max_connections)
+    # Without a log_config: a library leaves the logging of the program it is used in alone.
+    config = _config(service, limit_concurrency=max_connections, log_config=None)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
@@ -136,18 +138,17 @@ def base_url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
-def _config(service: Service, max_connections: int | None = None) -> uvicorn.Config:
+def _config(service: Service, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         service.app(),
         http=Connection,
         ws="none",
-        log_level="warning",
         access_log=False,
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        limit_concurrency=max_connections,
         timeout_graceful_shutdown=STOP_S + 1,
+        **more,
     )
 
 

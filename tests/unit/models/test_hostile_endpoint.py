@@ -2,6 +2,7 @@
 
 import json
 import socket
+import statistics
 import struct
 import threading
 import urllib.error
@@ -74,6 +75,19 @@ async def test_it_works_while_the_tests_own_loop_is_blocked() -> None:
         assert ask(endpoint, "fault/ok")["choices"]
 
 
+async def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements() -> None:
+    """Nagle's algorithm and delayed acknowledgements would put 40 ms between the head and the body of each."""
+    body, headers, times_s = body_for("fault/ok"), {"content-type": "application/json"}, list[float]()
+    async with HostileEndpoint() as endpoint, aiohttp.ClientSession() as session:
+        for _ in range(60):
+            began_s = anyio.current_time()
+            async with session.post(f"{endpoint.base_url}/chat/completions", data=body, headers=headers) as answer:
+                await answer.read()
+            times_s.append(anyio.current_time() - began_s)
+
+    assert statistics.median(times_s) < 0.03
+
+
 def test_several_live_side_by_side_and_leave_no_thread() -> None:
     before = set(threading.enumerate())
     with HostileEndpoint() as one, HostileEndpoint() as other:
@@ -100,7 +114,7 @@ async def test_it_stops_at_once_with_connections_open(mode: str, streams: bool) 
         connection.close()
 
 
-async def test_it_stops_while_a_model_works() -> None:
+async def test_it_stops_while_a_model_works(caplog: pytest.LogCaptureFixture) -> None:
     slow = ScriptedModel(["late"], latency_s=3600.0)
     with anyio.fail_after(5):
         async with HostileEndpoint({"slow": slow}) as endpoint:
@@ -109,6 +123,7 @@ async def test_it_stops_while_a_model_works() -> None:
 
     connection.close()
     assert endpoint.account("slow") == Account(requests=1)
+    assert not caplog.records, "the model was cut short, and that is no error"
 
 
 @pytest.mark.parametrize("mode", ["ok", "hang", "stall", "slow-body", "slow-stream", "signs-of-life", "big-body"])
