@@ -265,12 +265,15 @@ class Runtime:
             else:
                 self._under_way[spec.address] = anyio.Event()
                 mine.append(spec)
+        scopes = {spec.scope for spec in mine if spec.scope}
+        self.operator.scopes.update(scopes)
         try:
             done: dict[str, RunResult] = await self._on_bank("results", [spec.address for spec in mine])
             if done:
                 await deliver([(spec, done[spec.address]) for spec in mine if spec.address in done])
             await self._shipping.run([spec for spec in mine if spec.address not in done], deliver)
         finally:
+            self.operator.scopes.subtract(scopes)
             for spec in mine:
                 self._under_way.pop(spec.address).set()
             with anyio.CancelScope(shield=True):

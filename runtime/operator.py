@@ -5,6 +5,7 @@ under way, paused or idle. A pause lets nothing new be sent: calls in flight end
 its and is taken up again, from its journal and at no cost, when it is resumed. The time in between does not count.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Operator:
     gates: Gates = field(default_factory=Gates)
     homes: dict[str, int] = field(default_factory=dict)
     """Host of each live run under way."""
-    scopes: dict[str, int] = field(default_factory=dict)
+    scopes: Counter[str] = field(default_factory=Counter)
     """How often each experiment is under way."""
 
     async def states(self) -> dict[str, State]:
@@ -126,7 +127,7 @@ class Operator:
         return f"{name} got {more.describe()} more"
 
     def _here(self, name: str) -> bool:
-        return name in self.homes or name in self.scopes
+        return name in self.homes or self.scopes[name] > 0
 
     async def _allowed(self, command: str, name: str) -> str:
         states = await self.states()

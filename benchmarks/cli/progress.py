@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.engine import Sweep
 from benchmarks.plan import Trial
 from benchmarks.tables import dollars
+from runtime.operator import EXPERIMENT
 from runtime.result import RunResult
 from runtime.usage import PICO
 
@@ -60,6 +61,13 @@ class SweepProgress:
         if tenth > self._said and not self._quiet and not self._screen.is_terminal:
             self._said = tenth
             self._screen.print(f"{self._done:,}/{self._total:,} trials  {cells} cells  {spend}")
+
+    def halted(self, name: str, closed: bool) -> None:
+        """Say that an operator paused something, or let it go on."""
+        self._bar.update(self._task, description="paused" if closed else "running")
+        if not self._quiet:
+            short = name.removeprefix(EXPERIMENT)
+            self._screen.print(f"{name} is paused; `ostrom resume {short}` lets it go on" if closed else f"{name} goes on")
 
     def _fields(self) -> tuple[str, str]:
         finished = sum(left == 0 for left in self._left.values())

@@ -103,6 +103,7 @@ async def _sweep(
         if not as_json:
             screen.print(_opening(work, runtime, address))
         with SweepProgress(work, screen, quiet=as_json) as progress:
+            runtime.operator.gates.watch(progress.halted)
             async for trial, result in work.run():
                 progress.step(trial, result)
         return _finish(work, out, quiet=as_json, full=full)
