@@ -4,8 +4,9 @@ What goes:
 - The entries of sealed live runs, because the sealed row holds their journal. What came true after the seal stays, and so
   do all entries of attempts that the books list as open.
 - Notes and rulings that a later one replaced.
-- On request all runs but those sealed last. What the others have cost stays as a sum per scope. A run that was charged
-  anew after its seal never goes: only its entries say how much.
+- On request all runs but those sealed last. What the others have cost stays as a sum per scope, with what was charged at
+  maximum: nothing is refunded by forgetting. A run of which a true figure came after its seal never goes, because the
+  books do not know how much less, or more, that was.
 What was opened and not sealed stays whole.
 
 A kill at any moment leaves the old file or the new one, each whole: the new one is written beside the old, proved and
@@ -56,6 +57,17 @@ class _Seal(NamedTuple):
         run_id, address, books = _columns(old, "name, address, books", n)
         return _Seal(n, run_id, address, json.loads(books))
 
+    @property
+    def open(self) -> set[tuple[str, int]]:
+        """Attempts that were charged at maximum, for want of their true figure."""
+        return {(key, try_) for key, try_, _ in self.books.get("open", ())}
+
+    @property
+    def charged(self) -> list[int]:
+        """What the run cost, as far as its books know."""
+        parts = [self.books["settled"], *(amounts for _, _, amounts in self.books.get("open", ()))]
+        return [sum(amounts) for amounts in zip_longest(*parts, fillvalue=0)]
+
 
 class _Plan(NamedTuple):
     """What stays."""
@@ -79,7 +91,7 @@ class _Plan(NamedTuple):
                 return row.name not in self.gone_names
             case "entry" if row.name in self.seals and row.name not in self.gone:
                 seal = self.seals[row.name]
-                return (row.state == "settled" and n > seal.n) or [row.key, row.try_] in seal.books.get("open", [])
+                return (row.state == "settled" and n > seal.n) or (row.key, row.try_) in seal.open
             case _:
                 return row.name not in self.gone
 
@@ -124,7 +136,7 @@ def _planned(old: Database, keep_runs: int | None) -> _Plan:
     index = old.index
     seals = {seal.run_id: seal for seal in map(_Seal.read, [old] * len(index.kinds["sealed"]), index.kinds["sealed"])}
     staying = list(dict.fromkeys(seal.address for seal in reversed(seals.values())))[:keep_runs]
-    staying += [seal.address for seal in seals.values() if _was_charged_late(old, seal)]
+    staying += [seal.address for seal in seals.values() if _came_late(old, seal)]
     # By address and not by run: a second run with the same result has no result of its own.
     leaving = {seal.address for seal in seals.values()}.difference(staying)
     gone = {run_id for run_id, (_, address) in index.facts["address"].items() if address in leaving}
@@ -133,7 +145,7 @@ def _planned(old: Database, keep_runs: int | None) -> _Plan:
     return _Plan(seals, gone, gone - scopes)
 
 
-def _was_charged_late(old: Database, seal: _Seal) -> bool:
+def _came_late(old: Database, seal: _Seal) -> bool:
     states = ((n, _columns(old, "state", n)[0]) for n in reversed(old.index.entries.get(seal.run_id, ())) if n > seal.n)
     return any(state == "settled" for _, state in states)
 
@@ -143,10 +155,10 @@ def _pruned(old: Database, plan: _Plan) -> Pruned:
     before: dict[str, Any] = json.loads(index.pruned or b'{"runs": 0, "settled": {}}')
     settled: dict[str, list[int]] = before["settled"]
     for run_id in plan.gone & plan.seals.keys():
-        books = plan.seals[run_id].books
-        if "scope" in books:
-            sums = zip_longest(settled.get(books["scope"], []), books.get("settled", []), fillvalue=0)
-            settled[books["scope"]] = [one + other for one, other in sums]
+        seal = plan.seals[run_id]
+        if "scope" in seal.books:
+            sums = zip_longest(settled.get(seal.books["scope"], ()), seal.charged, fillvalue=0)
+            settled[seal.books["scope"]] = [one + other for one, other in sums]
     body = {
         "link": index.link.hex(),
         "commits": index.n_commits,

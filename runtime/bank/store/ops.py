@@ -70,8 +70,9 @@ class Sealed(NamedTuple):
     body: bytes
     """Result and journal as JSON; the store compresses it."""
     books: bytes = b"{}"
-    """What the run cost as a small JSON object, not compressed: "scope" (text) and "settled" (amounts by dimension), and
-    under "open" the attempts [key, try] whose true figure may still come. The store itself reads it only in `gc`."""
+    """What the run cost as a small JSON object, not compressed: "scope" (text), "settled" (amounts by dimension), and
+    "open", [key, try, amounts] of each attempt that is charged at maximum beside that, until its true figure comes. Only
+    `gc` reads it in here; {} says that no scope paid."""
 
 
 class ToppedUp(NamedTuple):
@@ -105,7 +106,7 @@ class Pruned(NamedTuple):
 
     body: bytes
     """JSON: "link" and "commits", the last link of the file it replaced and how many it had; "runs", how many runs were
-    left out so far; "settled", what those have cost, amounts by scope."""
+    left out so far; "settled", what those have cost, amounts by scope, with what was charged at maximum."""
 
 
 Op = Opened | Taken | Entry | Granted | Sealed | ToppedUp | Ruled | Note | Pruned

@@ -25,7 +25,7 @@ from runtime.bank.store import (
 )
 from runtime.errors import ConfigError, StoreError
 
-BOOKS = b'{"scope":"lab","settled":[10,%d],"open":[["2/a/0",1]]}'
+BOOKS = b'{"scope":"lab","settled":[10,%d],"open":[["2/a/0",1,[0,7,1]]]}'
 
 
 def live(run_id: str, settled: int = 0) -> list[Op]:
@@ -114,10 +114,10 @@ def test_all_runs_stay_and_only_what_no_longer_counts_goes(path: Path) -> None:
     ("keep_runs", "staying", "settled"),
     [
         (9, {"one", "two", "three", "virtual-1", "virtual-2"}, {}),
-        (3, {"two", "three", "virtual-2"}, {"lab": [10, 1 << 80]}),
-        (2, {"two", "three", "virtual-2"}, {"lab": [10, 1 << 80]}),
-        (1, {"two", "virtual-2"}, {"lab": [20, (1 << 80) + 3]}),
-        (0, {"two"}, {"lab": [20, (1 << 80) + 3]}),
+        (3, {"two", "three", "virtual-2"}, {"lab": [10, (1 << 80) + 7, 1]}),
+        (2, {"two", "three", "virtual-2"}, {"lab": [10, (1 << 80) + 7, 1]}),
+        (1, {"two", "virtual-2"}, {"lab": [20, (1 << 80) + 3 + 2 * 7, 2]}),
+        (0, {"two"}, {"lab": [20, (1 << 80) + 3 + 2 * 7, 2]}),
     ],
 )
 def test_only_the_runs_sealed_last_stay_with_those_charged_late_and_the_rest_is_a_sum(
@@ -145,7 +145,7 @@ def test_what_went_before_is_added_to_what_goes_now(path: Path) -> None:
         n_commits = store._index.n_commits
     compacted(path, keep_runs=0)
     with Store(path) as store:
-        settled = {"lab": [30, (1 << 80) + 3 + 4], "other": [1]}
+        settled = {"lab": [30, (1 << 80) + 3 + 4 + 3 * 7, 3], "other": [1]}
         assert pruned(store) == {"link": "", "commits": n_commits, "runs": 6, "settled": settled}
         assert [run for run, *_ in store.results()] == ["two"]
 
