@@ -1,9 +1,8 @@
-"""Owns the ledger's values: needs, outcomes, scopes, records and requests.
+"""Owns the ledger's values: needs, outcomes, scopes and records, and the arithmetic that each does on its own balances.
 
-The rules stand in `runtime.bank.ledger`.
+What may happen, and when, stands in `runtime.bank.ledger`.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from runtime.bank.vector import LANE, Vector, fits, guards, lanewise_min, unpack
@@ -11,6 +10,7 @@ from runtime.budget import Amounts
 from runtime.journal import Key, State
 
 MOST_HOLDS = 1 << 94
+OPEN = frozenset({"held", "sent"})
 
 
 def one_hold(n: int) -> Vector:
@@ -81,7 +81,21 @@ class Scope:
     dimensions counts the open holds.
     """
 
-    __slots__ = ("caps", "epoch", "frozen", "guard", "kept", "n", "name", "over", "path", "room", "settled", "shares")
+    __slots__ = (
+        "caps",
+        "epoch",
+        "frozen",
+        "guard",
+        "kept",
+        "n",
+        "name",
+        "one",
+        "over",
+        "path",
+        "room",
+        "settled",
+        "shares",
+    )
 
     def __init__(
         self, name: str, above: "tuple[Scope, ...]", caps: Vector, shares: dict[str, Vector], epoch: int, n: int
@@ -96,69 +110,64 @@ class Scope:
         self.n = n
         """Number of dimensions."""
         self.guard: Vector = guards(n)
+        self.one: Vector = one_hold(n)
         self.kept: Vector = sum(shares.values())
         """What is left of the floor: the sum of the shares."""
         self.settled: Vector = 0
         self.over: Vector = 0
         """Sum of what was billed above its hold."""
         self.frozen = False
-        self.room: Vector = self._empty() - self.kept
+        self.room: Vector = self._empty - self.kept
 
     @property
     def _holds(self) -> Vector:
         """What is held, and above it how many holds are open."""
-        return self._empty() - self.kept - self.settled - self.room
+        return self._empty - self.kept - self.settled - self.room
 
     @property
     def held(self) -> Vector:
         """Sum of the open holds."""
-        return self._holds & (one_hold(self.n) - 1)
+        return self._holds & (self.one - 1)
 
     @property
     def open_holds(self) -> int:
         """Number of open holds."""
         return self._holds >> (LANE * self.n)
 
-    def own(self, request: "Request | Record") -> Vector:
-        """What the request may draw out of what is kept."""
-        return lanewise_min(self.shares.get(request.key.seat, 0), request.floor, self.n) if request.floor else 0
+    def own(self, seat: str, floor: Vector) -> Vector:
+        """What a call of this seat may draw out of what is kept; `floor` is 0 for all but finishing calls."""
+        return lanewise_min(self.shares.get(seat, 0), floor, self.n) if floor else 0
 
-    def fits(self, request: "Request | Record", amounts: Vector) -> bool:
-        """Whether these amounts may be held for the request now."""
-        room = self.room + self.own(request) if request.floor else self.room
+    def fits(self, amounts: Vector, seat: str, floor: Vector) -> bool:
+        """Whether these amounts may be held now."""
+        room = self.room + self.own(seat, floor)
         return not self.frozen and (room - amounts) & self.guard == self.guard
 
-    def left(self, request: "Request", *, held: Vector) -> Amounts:
-        """What might be held for the request if `held` were held; 0 where nothing is left."""
+    def left(self, held: Vector, seat: str, floor: Vector) -> Amounts:
+        """What might be held if `held` were held; 0 where nothing is left."""
         if self.frozen:
             return (0,) * self.n
-        taken = unpack(self.settled + held + self.kept - self.own(request), self.n)
+        taken = unpack(self.settled + held + self.kept - self.own(seat, floor), self.n)
         return tuple(max(0, c - t) for c, t in zip(unpack(self.caps, self.n), taken, strict=True))
 
-    def take(self, record: "Record", hold: Vector) -> Vector:
-        """Hold amounts; return what was drawn out of what is kept."""
-        self.room -= hold
-        if not record.floor:
-            return 0
-        own = self.own(record)
-        self.room += own
-        self.kept -= own
-        self.shares[record.key.seat] = self.shares.get(record.key.seat, 0) - own
-        return own
+    def overspend(self) -> Amounts:
+        """What is settled above the caps."""
+        return tuple(
+            max(0, s - c) for s, c in zip(unpack(self.settled, self.n), unpack(self.caps, self.n), strict=True)
+        )
 
-    def charge_over(self, record: "Record", charged: Vector) -> None:
-        """Note what was billed above its hold, and freeze a scope whose cap was passed."""
-        if not fits(charged, record.amounts, self.guard):
-            self.over += charged - lanewise_min(charged, record.amounts, self.n)
-        if self.over and not fits(self.settled, self.caps, self.guard):
+    def draw(self, seat: str, amounts: Vector) -> Vector:
+        """Take amounts out of what is kept; negative ones go back."""
+        self.room += amounts
+        self.kept -= amounts
+        self.shares[seat] = self.shares.get(seat, 0) - amounts
+        return amounts
+
+    def note_excess(self, excess: Vector) -> None:
+        """Add up what was billed above its hold, and freeze where the cap was passed."""
+        self.over += excess
+        if not fits(self.settled, self.caps, self.guard):
             self.frozen = True
-
-    def give_back(self, record: "Record", hold: Vector, drawn: Vector) -> None:
-        """Undo `take`."""
-        self.room += hold - drawn
-        if drawn:
-            self.kept += drawn
-            self.shares[record.key.seat] += drawn
 
     def raise_caps(self, amounts: Vector) -> None:
         """Add to the caps; an overspent scope thaws when they cover what was settled."""
@@ -166,20 +175,21 @@ class Scope:
         self.room += amounts
         self.frozen = self.frozen and not fits(self.settled, self.caps, self.guard)
 
+    @property
     def _empty(self) -> Vector:
-        return self.guard + one_hold(self.n) * MOST_HOLDS + self.caps
+        """The room of a scope in which nothing is settled, held or kept."""
+        return self.guard + self.one * MOST_HOLDS + self.caps
 
 
 class Record:
     """One attempt in the book."""
 
-    __slots__ = ("amounts", "charged", "drawn", "epoch", "floor", "key", "need", "path", "state", "try_", "units")
+    __slots__ = ("amounts", "charged", "drawn", "epoch", "floor", "id", "need", "path", "state", "units")
 
     def __init__(
-        self, key: Key, try_: int, path: tuple[Scope, ...], need: Need, floor: Vector, units: int, epoch: int
+        self, id: AttemptId, path: tuple[Scope, ...], need: Need, floor: Vector, units: int, epoch: int
     ) -> None:
-        self.key = key
-        self.try_ = try_
+        self.id = id
         self.path = path
         self.need = need
         self.floor = floor
@@ -187,7 +197,7 @@ class Record:
         self.units = units
         self.epoch = epoch
         """Of the host that holds it."""
-        self.amounts: Vector = need.at(units)
+        self.amounts: Vector = need.fixed + units * need.per_unit
         self.drawn: tuple[Vector, ...] = ()
         """What it took out of the floor of each scope of its path; empty for nothing."""
         self.state: State = "held"
@@ -195,40 +205,58 @@ class Record:
         """What is settled for it: the true figure, or the hold when charged at maximum."""
 
     @property
-    def id(self) -> AttemptId:
-        """Names it."""
-        return AttemptId(self.key, self.try_)
+    def is_open(self) -> bool:
+        """Whether its amounts are held."""
+        return self.state in OPEN
 
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """A reservation in the queue."""
-
-    key: Key
-    path: tuple[Scope, ...]
-    need: Need
-    floor: Vector
-    order: tuple[object, ...]
-    epoch: int
-
-    def hopeless(self, dimensions: tuple[str, ...]) -> Refused | None:
-        """A refusal when the least of it would not fit even if every hold came back whole."""
-        least = unpack(self.need.at(self.need.least), len(dimensions))
+    def hold(self) -> None:
+        """Hold the amounts in every scope of the path, whether or not they fit."""
+        if self.floor:
+            seat, floor = self.id.key.seat, self.floor
+            self.drawn = tuple(scope.draw(seat, scope.own(seat, floor)) for scope in self.path)
+        hold = self.amounts + self.path[0].one
         for scope in self.path:
-            for i, left in enumerate(scope.left(self, held=0)):
-                if least[i] > left:
-                    return Refused(self.key, scope.name, dimensions[i], least[i], left)
-            if scope.frozen:
-                return Refused(self.key, scope.name, dimensions[0], least[0], 0)
-        return None
+            scope.room -= hold
 
-    def largest(self) -> int:
-        """The largest reply limit that fits now, given that the least one does."""
-        n = self.path[0].n
-        fixed, per_unit = unpack(self.need.fixed, n), unpack(self.need.per_unit, n)
-        units = self.need.most
+    def hold_if_it_fits(self) -> bool:
+        """Hold the amounts in every scope of the path, or in none. One pass, because every attempt comes through here."""
+        if self.floor:
+            fitting = all(scope.fits(self.amounts, self.id.key.seat, self.floor) for scope in self.path)
+            if fitting:
+                self.hold()
+            return fitting
+        hold = self.amounts + self.path[0].one
         for scope in self.path:
-            for i, left in enumerate(scope.left(self, held=scope.held)):
-                if per_unit[i]:
-                    units = min(units, (left - fixed[i]) // per_unit[i])
-        return units
+            room = scope.room - hold
+            if room & scope.guard != scope.guard or scope.frozen:
+                for taken in self.path[: self.path.index(scope)]:
+                    taken.room += hold
+                return False
+            scope.room = room
+        return True
+
+    def give_back(self, state: State) -> None:
+        """Undo the hold: nothing was sent, or nobody bills for it."""
+        hold = self.amounts + self.path[0].one
+        for scope in self.path:
+            scope.room += hold
+        for scope, drawn in zip(self.path, self.drawn, strict=False):
+            scope.draw(self.id.key.seat, -drawn)
+        self.state = state
+
+    def charge(self, used: Vector | None) -> None:
+        """Settle the true figure, or the whole hold, in the place of the hold or of what was charged before."""
+        place = self.path[0]
+        charged = self.amounts if used is None else used
+        back = self.amounts - charged + (place.one if self.charged is None else 0)
+        more = charged - (self.charged or 0)
+        excess = 0
+        if not fits(charged, self.amounts, place.guard):
+            excess = charged - lanewise_min(charged, self.amounts, place.n)
+        for scope in self.path:
+            scope.room += back
+            scope.settled += more
+            if excess or scope.over:
+                scope.note_excess(excess)
+        self.charged = charged
+        self.state = "charged_max" if used is None else "settled"

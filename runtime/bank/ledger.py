@@ -1,7 +1,5 @@
 """Owns the book of one budget: who holds what, who spent what, who waits. A pure machine: no I/O, no clock, no await.
 
-What could go wrong, and what is promised
------------------------------------------
 Every attempt is *held* at its upper bound before bytes leave, *sent*, and then *settled* at the true figure. So at every
 moment what a provider can bill is at most settled + held, and with honest providers settled + held never passes a cap, in
 any scope, in any dimension, whatever runs in parallel.
@@ -11,52 +9,37 @@ any scope, in any dimension, whatever runs in parallel.
     SENT → CHARGED_MAX → SETTLED   truth unknown: the whole hold is charged, open to one true figure later
     HELD or SENT → VOIDED          its host is gone, and nobody bills for what it did (virtual runs)
 
-A reservation is never cut down to what is left and then granted as if it were enough. What does not fit waits while others
-hold something that may come back; when nobody does, it shrinks its own reply limit, or is refused with the figures.
+**Wait, shrink, refuse.** What does not fit is never cut down and granted as if it were enough. It waits while others hold
+something that may come back; when nobody does, it shrinks its own reply limit, or is refused with the figures. `decide` goes
+through the waiters by key, or by arrival. The head may wait; nobody overtakes it in a scope that blocks it, so nobody
+starves; requests in other scopes go on, and those granted at once (`runtime.bank.admission`) never queue. Decided at
+quiescence, by key, the outcome of a virtual run depends on nothing but its seed.
 
-Waiters are decided by `decide`, in the order of their keys ("key") or of their arrival ("arrival"). The head may wait; no
-waiter overtakes it in a scope that blocks it, so nobody starves; requests in other scopes go on, and those that are granted
-at once (`runtime.bank.admission`) never queue. Decided at quiescence, in key order, the outcome of a virtual run depends on
-nothing but its seed.
-
-A scope belongs to the host of its newest *epoch*. Who opens a scope with a higher one fences the others: they can neither
-reserve nor send any more, and `expire` closes what they hold, each attempt by what is known of it. No clock decides this: a
-lease that runs out by time would need hosts and ledger to agree on time, and a host that cannot reach the ledger cannot
-send anyway. `settle` is accepted from any epoch: a spend is a fact.
-
-Scopes form a tree; an operation counts in its scope and all ancestors. A child's cap is a ceiling, not a transfer. A
+**Scopes** form a tree; an operation counts in its scope and in all above. A child's cap is a ceiling, not a transfer. A
 scope's *floor* is kept for finishing calls: others see it as gone, and each finishing call draws on its own seat's share,
 never on another's, however often it is repeated or repaired.
 
+**Epochs.** A scope belongs to the host of its newest epoch. Who opens it with a higher one fences the others: they can
+neither reserve nor send, and `expire` closes what they hold, each attempt by what is known of it. No clock decides this: a
+lease that runs out would need hosts and ledger to agree on time. `settle` is accepted from any epoch: a spend is a fact.
+
 Prior art: two-phase transfers of TigerBeetle (pending, post, void); idempotency keys of Stripe. Unlike the former we must
-accept a bill above the hold, because a provider's bill is a fact: it is booked as `over`, and the scope freezes when it
-passes its cap.
+accept a bill above the hold, because it is a fact too: it is booked as `over`, and the scope freezes when it passes its cap.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from runtime.bank.book import (
-    AttemptId,
-    Held,
-    Need,
-    Record,
-    Refused,
-    Request,
-    Scope,
-    Settled,
-    Waiting,
-    one_hold,
-)
-from runtime.bank.proof import natural_order, prove
+from runtime.bank.book import OPEN, AttemptId, Held, Need, Record, Refused, Scope, Settled, Waiting
+from runtime.bank.ledger_queue import Request, natural_order
+from runtime.bank.proof import prove
 from runtime.bank.vector import UNLIMITED, Vector, pack_caps, unpack
 from runtime.budget import Amounts, Caps
 from runtime.errors import BudgetConflict, BudgetExceeded, InternalError, StaleEpoch
 from runtime.journal import Key, State
 
 Order = Literal["key", "arrival"]
-_OPEN = frozenset({"held", "sent"})
-_TAKEN = _OPEN | {"settled"}
+_TAKEN = OPEN | {"settled"}
 """States in which a key is not free for another try."""
 
 
@@ -75,7 +58,6 @@ class Ledger:
         self._records: dict[Key, list[Record]] = {}
         self._queue: dict[Key, Request] = {}
         self._arrivals = 0
-        self._one = one_hold(len(dimensions))
 
     @property
     def waiting(self) -> int:
@@ -139,23 +121,18 @@ class Ledger:
             raise StaleEpoch(scope, epoch, place.epoch)
         tries = self._records.get(key)
         if tries is not None and tries[-1].state in _TAKEN:
-            last = tries[-1]
-            if (last.path[0], last.need, last.floor) != (place, need, floor):
-                raise BudgetConflict(str(tuple(key)))
-            if last.state != "settled" and last.epoch < epoch:
-                raise InternalError(f"{tuple(key)} is {last.state} since epoch {last.epoch}, which was not expired")
-            return Settled(last.id) if last.state == "settled" else Held(last.id, last.units, last.amounts)
+            return self._again(key, tries[-1], place, need, floor, epoch)
         if self._queue and key in self._queue:
-            queued = self._queue[key]
-            if (queued.path[0], queued.need, queued.floor) != (place, need, floor):
-                raise BudgetConflict(str(tuple(key)))
-            if queued.epoch < epoch:
-                raise InternalError(f"{tuple(key)} waits since epoch {queued.epoch}, which was not expired")
-            return Waiting(key)
+            return self._again(key, self._queue[key], place, need, floor, epoch)
         if at_once:
-            record = Record(key, 0 if tries is None else len(tries), place.path, need, floor, need.most, epoch)
-            if self._fits(record, record.amounts):
-                return self._hold(record, tries)
+            id = AttemptId(key, 0 if tries is None else len(tries))
+            record = Record(id, place.path, need, floor, need.most, epoch)
+            if record.hold_if_it_fits():
+                if tries is None:
+                    self._records[key] = [record]
+                else:
+                    tries.append(record)
+                return Held(id, need.most, record.amounts)
         self._arrivals += 1
         order = natural_order(key) if self.order == "key" else (self._arrivals,)
         self._queue[key] = Request(key, place.path, need, floor, order, epoch)
@@ -168,10 +145,12 @@ class Ledger:
         for request in sorted(self._queue.values(), key=lambda r: r.order):
             if blocked and any(scope.name in blocked for scope in request.path):
                 continue
-            outcome = self._decide_one(request, blocked)
-            if outcome is not None:
+            outcome = request.judge(self.dimensions)
+            if isinstance(outcome, set):
+                blocked |= outcome
+            else:
                 del self._queue[request.key]
-                decided.append(outcome)
+                decided.append(outcome if isinstance(outcome, Refused) else self._grant(request, outcome))
         return decided
 
     def withdraw(self, key: Key) -> None:
@@ -196,9 +175,9 @@ class Ledger:
             raise InternalError(f"attempt {id} may not be sent: it is {record.state}")
         for scope in record.path:
             if scope.frozen:
-                amounts, over = unpack(record.amounts, scope.n), self.overspend(scope.name)
+                over = scope.overspend()
                 worst = over.index(max(over))
-                raise BudgetExceeded(scope.name, self.dimensions[worst], amounts[worst], 0)
+                raise BudgetExceeded(scope.name, self.dimensions[worst], unpack(record.amounts, scope.n)[worst], 0)
         record.state = "sent"
 
     def settle(self, id: AttemptId, used: Vector | None) -> None:
@@ -218,19 +197,7 @@ class Ledger:
             return
         if state not in {"sent", "charged_max"}:
             raise InternalError(f"attempt {id} may not be settled: it is {state}")
-        charged = record.amounts if used is None else used
-        # A late figure comes in the place of the maximum that was charged before; otherwise, in the place of the hold.
-        is_late = state == "charged_max"
-        late = record.amounts if is_late else 0
-        back = record.amounts + (0 if is_late else self._one) - charged
-        exact = charged == record.amounts
-        for scope in record.path:
-            scope.room += back
-            scope.settled += charged - late
-            if not exact or scope.over:
-                scope.charge_over(record, charged)
-        record.charged = charged
-        record.state = "charged_max" if used is None else "settled"
+        record.charge(used)
 
     def release(self, id: AttemptId) -> None:
         """Give a hold back on proof that nothing was sent. Harmless when repeated.
@@ -243,9 +210,9 @@ class Ledger:
         """
         record = self.record(id)
         if record.state != "released":
-            if record.state not in _OPEN:
+            if not record.is_open:
                 raise InternalError(f"attempt {id} may not be released: it is {record.state}")
-            self._give_back(record, "released")
+            record.give_back("released")
 
     def expire(self, name: str, *, billed: bool = True) -> list[AttemptId]:
         """Close what hosts of older epochs hold in a scope and below, and drop what they wait for.
@@ -257,17 +224,13 @@ class Ledger:
         scope = self.scopes[name]
         closed = []
         for record in self.records():
-            if record.state in _OPEN and scope in record.path and record.epoch < record.path[0].epoch:
+            if record.is_open and scope in record.path and record.epoch < record.path[0].epoch:
                 closed.append(record.id)
-                if not billed:
-                    self._give_back(record, "voided")
-                elif record.state == "held":
-                    self.release(record.id)
+                if billed and record.state == "sent":
+                    record.charge(None)
                 else:
-                    self.settle(record.id, None)
-        for request in list(self._queue.values()):
-            if scope in request.path and request.epoch < request.path[0].epoch:
-                self.withdraw(request.key)
+                    record.give_back("released" if billed else "voided")
+        self._queue = {k: r for k, r in self._queue.items() if scope not in r.path or r.epoch >= r.path[0].epoch}
         return closed
 
     def restore(
@@ -285,14 +248,15 @@ class Ledger:
 
         Tries of a key come in their order.
         """
-        tries = self._records.get(id.key)
-        self._hold(Record(*id, self.scopes[scope].path, need, floor, units, epoch), tries)
+        record = Record(id, self.scopes[scope].path, need, floor, units, epoch)
+        record.hold()
+        self._records.setdefault(id.key, []).append(record)
         if state in {"released", "voided"}:
-            self._give_back(self.record(id), state)
-        elif state != "held":
-            self.record(id).state = "sent"  # a fact, whether or not the scope has frozen since
-            if state != "sent":
-                self.settle(id, charged if state == "settled" else None)
+            record.give_back(state)
+        elif state in {"settled", "charged_max"}:
+            record.charge(charged if state == "settled" else None)
+        else:
+            record.state = state
 
     def record(self, id: AttemptId) -> Record:
         """The book's record of one try."""
@@ -304,9 +268,7 @@ class Ledger:
 
     def overspend(self, scope: str) -> Amounts:
         """What is settled in a scope above its caps, per dimension."""
-        place = self.scopes[scope]
-        settled, caps = (unpack(vector, place.n) for vector in (place.settled, place.caps))
-        return tuple(max(0, s - c) for s, c in zip(settled, caps, strict=True))
+        return self.scopes[scope].overspend()
 
     def check(self) -> None:
         """Verify every invariant that the book can see.
@@ -316,49 +278,22 @@ class Ledger:
         """
         prove(self.scopes, self.records(), self.dimensions)
 
-    def _fits(self, request: Request | Record, amounts: Vector) -> bool:
-        if request.floor:
-            return all(scope.fits(request, amounts) for scope in request.path)
-        for scope in request.path:  # unrolled from `Scope.fits`, because this is the most frequent question of all
-            if (scope.room - amounts) & scope.guard != scope.guard or scope.frozen:
-                return False
-        return True
-
-    def _hold(self, record: Record, tries: list[Record] | None) -> Held:
-        hold = record.amounts + self._one
-        if record.floor:
-            record.drawn = tuple(scope.take(record, hold) for scope in record.path)
-        else:
-            for scope in record.path:
-                scope.room -= hold
-        if tries is None:
-            self._records[record.key] = [record]
-        else:
-            tries.append(record)
-        return Held(AttemptId(record.key, record.try_), record.units, record.amounts)
+    def _again(
+        self, key: Key, known: Record | Request, place: Scope, need: Need, floor: Vector, epoch: int
+    ) -> Held | Waiting | Settled:
+        """The answer to a request that was made before."""
+        if (known.path[0], known.need, known.floor) != (place, need, floor):
+            raise BudgetConflict(str(tuple(key)))
+        if isinstance(known, Record) and known.state == "settled":
+            return Settled(known.id)
+        if known.epoch < epoch:
+            raise InternalError(f"{tuple(key)} belongs to epoch {known.epoch}, which was not expired")
+        return Held(known.id, known.units, known.amounts) if isinstance(known, Record) else Waiting(key)
 
     def _grant(self, request: Request, units: int) -> Held:
-        tries = self._records.get(request.key)
-        n = 0 if tries is None else len(tries)
-        return self._hold(
-            Record(request.key, n, request.path, request.need, request.floor, units, request.epoch), tries
-        )
-
-    def _give_back(self, record: Record, state: State) -> None:
-        hold = record.amounts + self._one
-        for i, scope in enumerate(record.path):
-            scope.give_back(record, hold, record.drawn[i] if record.drawn else 0)
-        record.state = state
-
-    def _decide_one(self, request: Request, blocked: set[str]) -> Held | Refused | None:
-        most = request.need.at(request.need.most)
-        if self._fits(request, most):
-            return self._grant(request, request.need.most)
-        hopeless = request.hopeless(self.dimensions)
-        if hopeless is not None:
-            return hopeless
-        busy = [s.name for s in request.path if s.open_holds and not s.fits(request, most)]
-        if busy:
-            blocked.update(busy)
-            return None
-        return self._grant(request, request.largest())
+        tries = self._records.setdefault(request.key, [])
+        id = AttemptId(request.key, len(tries))
+        record = Record(id, request.path, request.need, request.floor, units, request.epoch)
+        record.hold()
+        tries.append(record)
+        return Held(id, units, record.amounts)

@@ -1,20 +1,10 @@
-"""Owns the proof that a book's balances follow from its records, and the order in which keys are decided."""
+"""Owns the proof that a book's balances follow from its records."""
 
-import re
 from collections.abc import Iterable, Mapping
 
 from runtime.bank.book import Record, Scope
 from runtime.bank.vector import unpack
 from runtime.errors import InternalError
-from runtime.journal import Key
-
-_DIGITS = re.compile(r"(\d+)")
-
-
-def natural_order(key: Key) -> tuple[object, ...]:
-    """Order of keys: step, then seat path with its numbers read as numbers, then sample. No two keys are equal in it."""
-    seat = tuple((0, int(t), "") if t.isdecimal() else (1, 0, t) for t in _DIGITS.split(key.seat) if t)
-    return (key.step, seat, key.seat, key.sample)
 
 
 def prove(scopes: Mapping[str, Scope], records: Iterable[Record], dimensions: tuple[str, ...]) -> None:
@@ -28,7 +18,7 @@ def prove(scopes: Mapping[str, Scope], records: Iterable[Record], dimensions: tu
     settled = dict.fromkeys(scopes, 0)
     opened = dict.fromkeys(scopes, 0)
     for record in records:
-        is_open = record.state in {"held", "sent"}
+        is_open = record.is_open
         for scope in record.path:
             held[scope.name] += record.amounts if is_open else 0
             settled[scope.name] += record.charged or 0

@@ -38,7 +38,7 @@ from hypothesis.stateful import (
 
 from runtime.bank.book import AttemptId, Held, Need, Refused, Settled, Waiting
 from runtime.bank.ledger import Ledger, Order
-from runtime.bank.proof import natural_order
+from runtime.bank.ledger_queue import natural_order
 from runtime.bank.vector import pack, unpack
 from runtime.errors import BudgetConflict, BudgetExceeded, InternalError, OrchestrationError, StaleEpoch
 from runtime.journal import Key, State
