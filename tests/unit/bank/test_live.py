@@ -5,6 +5,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import orjson
 import pytest
 
 from policies import StrategyAuction
@@ -16,7 +17,8 @@ from runtime.bank.store import Entry
 from runtime.bank.vector import unpack
 from runtime.budget import Budget
 from runtime.clock import LoopClock
-from runtime.errors import OrchestrationError, StoreError
+from runtime.errors import ModelRateLimited, OrchestrationError, RunHalted, StaleEpoch, StoreError
+from runtime.journal import Attempt
 from runtime.messages import Bid, Part, Plan, Report, Verdict, Vote, reply_json
 from runtime.models.base import ChatReply, ChatRequest, ToolCall
 from runtime.models.scripted import ScriptedModel
@@ -31,11 +33,17 @@ pytestmark = pytest.mark.anyio
 
 
 class Disk:
-    """What was committed; it may refuse."""
+    """What was committed; it may refuse. As the store does, it takes each state of a try once."""
 
-    def __init__(self, entries: Sequence[Entry] = (), refuses: Callable[[Entry], bool] = lambda entry: False) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry] = (),
+        refuses: Callable[[Entry], bool] = lambda entry: False,
+        why: OrchestrationError = StoreError("disk", "full"),  # noqa: B008
+    ) -> None:
         self.entries = list(entries)
         self.refuses = refuses
+        self.why = why
 
     async def __call__(self, parts: Parts) -> Verdicts:
         await anyio.lowlevel.checkpoint()
@@ -43,7 +51,11 @@ class Disk:
 
     def take_in(self, entries: Sequence[Entry]) -> OrchestrationError | None:
         if any(map(self.refuses, entries)):
-            return StoreError("disk", "full")
+            return self.why
+        for new in entries:
+            for old in self.entries:
+                if (old.key, old.try_, old.state) == (new.key, new.try_, new.state) and old.body != new.body:
+                    return StoreError("disk", f"{new.key} was journalled with another content")
         self.entries.extend(entries)
         return None
 
@@ -247,6 +259,77 @@ async def test_what_never_left_because_the_journal_refused_it_costs_nothing() ->
     assert [a.state for a in result.attempts] == ["released"]
     assert result.spend.total.tokens == 0
     assert (await life(disk.up_to(9), Single(model="m"), model())).status == "completed"
+
+
+def barring(nth: int, why: OrchestrationError) -> tuple[Callable[[Entry], bool], OrchestrationError]:
+    """Lets the n-th `sent` of a life be the first that is refused; what ends an attempt is always taken."""
+    seen: list[Entry] = []
+
+    def refuses(entry: Entry) -> bool:
+        seen.extend([entry] if entry.state == "sent" else [])
+        return entry.state == "sent" and len(seen) >= nth
+
+    return refuses, why
+
+
+@pytest.mark.parametrize("why", [RunHalted("run", "paused"), StaleEpoch("run", 1, 2)])
+async def test_of_an_attempt_that_was_barred_the_journal_says_nothing(why: OrchestrationError) -> None:
+    """By that name another host, or a later life, makes it; it must not be told that the attempt was given back."""
+    disk = Disk([], *barring(2, why))
+    with pytest.raises(type(why)):
+        await life(disk, Chain(1, model="m"), model())
+
+    assert [entry.state for entry in disk.entries] == ["sent", "settled"]
+
+
+async def test_a_run_that_is_halted_again_and_again_loses_none_of_its_charges() -> None:
+    """One call a life. Each call is barred once before it is made, and the next life starts from the journal alone."""
+    disk, served = Disk(), 0
+    for _ in range(3):
+        m = model()
+        disk = Disk(disk.entries, *barring(2, RunHalted("run", "paused")))
+        with pytest.raises(RunHalted):
+            await life(disk, Chain(2, model="m"), m)
+        served += m.served
+    m = model()
+    result = await life(Disk(disk.entries), Chain(2, model="m"), m)
+
+    assert (result.status, result.spend.total.tokens, served + m.served) == ("completed", 400, 4)
+    assert [a.state for a in result.attempts] == ["settled"] * 4
+
+
+async def test_a_call_that_was_barred_may_fail_for_nothing_in_a_later_life() -> None:
+    """An endpoint's 429 closes the attempt as given back, which an entry of the earlier life must not contradict."""
+    disk = Disk([], *barring(1, RunHalted("run", "paused")))
+    with pytest.raises(RunHalted):
+        await life(disk, Single(model="m"), model())
+    turns = 0
+
+    def say(request: ChatRequest) -> Any:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            raise ModelRateLimited("m", 0.0)
+        return answer(request)
+
+    result = await life(Disk(disk.entries), Single(model="m"), model(say))
+
+    assert (result.status, result.spend.total.tokens) == ("completed", 100)
+    assert [a.state for a in result.attempts] == ["released", "settled"]
+
+
+async def test_a_journal_that_knows_the_end_of_an_attempt_before_its_beginning_is_folded_all_the_same() -> None:
+    """One life was cancelled while the store refused its `sent`; a later one made the attempt under the same name."""
+    disk = Disk()
+    await life(disk, Single(model="m"), model())
+    sent, settled = disk.entries
+    said = orjson.loads(settled.body)
+    said["row"][Attempt._fields.index("state")] = "released"
+    early = settled._replace(state="released", body=orjson.dumps(said | {"charged": None, "reply": None}))
+    m = model()
+    result = await life(Disk([early, sent, settled]), Single(model="m"), m)
+
+    assert (result.status, result.spend.total.tokens, m.served) == ("completed", 100, 0)
 
 
 async def test_what_is_cancelled_under_way_is_journalled_all_the_same() -> None:
