@@ -35,8 +35,13 @@ class Heard:
     first_parts: list[bytes] = field(default_factory=list)
 
 
-async def hear(host: str, port: int, body: Document, *, enough: int | None = None, silence_s: float) -> Heard:
-    """Ask once on a connection of its own; `enough` leaves after so many parts of the body."""
+async def hear(host: str, port: int, body: Document, enough: int | None, silent: int | None) -> Heard:
+    """Ask once on a connection of its own.
+
+    Args:
+        enough: leave after so many parts of the body.
+        silent: take silence after so many parts of the body for the end.
+    """
     raw, heard = json.dumps(body).encode(), Heard()
     client = h11.Connection(h11.CLIENT)
     headers = [("host", f"{host}:{port}"), ("content-type", "application/json"), ("content-length", str(len(raw)))]
@@ -45,7 +50,7 @@ async def hear(host: str, port: int, body: Document, *, enough: int | None = Non
     async with await anyio.connect_tcp(host, port) as stream:
         await stream.send(ask)
         parts: list[bytes] = []
-        heard.end = await listen(client, stream, heard, parts, enough, silence_s)
+        heard.end = await listen(client, stream, heard, parts, enough, silent)
         heard.body, heard.first_parts = b"".join(parts), parts[:enough]
     return heard
 
@@ -56,7 +61,7 @@ async def listen(
     heard: Heard,
     parts: list[bytes],
     enough: int | None,
-    silence_s: float,
+    silent: int | None,
 ) -> str:
     while enough is None or len(parts) < enough:
         try:
@@ -74,7 +79,7 @@ async def listen(
             return "dropped"
         else:
             try:
-                with anyio.fail_after(silence_s):
+                with anyio.fail_after(SILENCE_S if silent is not None and len(parts) >= silent else PATIENCE_S):
                     client.receive_data(await stream.receive())
             except TimeoutError:
                 return "silent"
@@ -331,7 +336,8 @@ class Case(NamedTuple):
     argument: str = ""
     enough: int | None = None
     """After so many parts of the body the client has heard enough."""
-    silent: bool = False
+    silent: tuple[int, int] | None = None
+    """After so many parts of the body nothing more comes: of a plain answer, of a stream."""
 
 
 def words(n: int) -> str:
@@ -356,8 +362,8 @@ CASES = {
     "flaky": Case(status(503), None),
     "drop": Case(nothing("dropped")),
     "drop-body": Case(half("dropped")),
-    "hang": Case(nothing("silent"), silent=True),
-    "stall": Case(half("silent"), silent=True),
+    "hang": Case(nothing("silent"), silent=(0, 0)),
+    "stall": Case(half("silent"), silent=(1, 3)),
     "slow-body": Case(slow(1), argument="0.001", enough=20),
     "slow-stream": Case(slow(None), argument="0.001", enough=3),
     "signs-of-life": Case(
@@ -439,14 +445,14 @@ async def ask(
     model: str,
     streams: bool,
     enough: int | None = None,
-    silence_s: float = PATIENCE_S,
+    silent: int | None = None,
     **more: Any,
 ) -> Heard:
     host, _, port = endpoint.base_url.removeprefix("http://").removesuffix("/v1").partition(":")
     body: Document = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": LIMIT} | more
     if streams:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return await hear(host, int(port), body, enough=enough, silence_s=silence_s)
+    return await hear(host, int(port), body, enough, silent)
 
 
 async def settled(endpoint: HostileEndpoint) -> None:
@@ -465,7 +471,7 @@ async def test_a_mode_does_what_it_says_and_bills_the_truth(
     name = f"fault/{mode}:{case.argument}" if case.argument else f"fault/{mode}"
     before = endpoint.account(name)
 
-    heard = await ask(endpoint, name, streams, case.enough, SILENCE_S if case.silent else PATIENCE_S)
+    heard = await ask(endpoint, name, streams, case.enough, case.silent[streams] if case.silent else None)
     await settled(endpoint)
 
     assert case.check(heard, streams)
@@ -492,7 +498,7 @@ async def test_only_e9_generates_more_than_it_was_allowed(endpoint: HostileEndpo
     name = f"fault/{mode}:{CASES[mode].argument}" if mode == "slow" else f"fault/{mode}"
     before = endpoint.account(name)
 
-    await ask(endpoint, name, False, 1, SILENCE_S if mode == "hang" else PATIENCE_S, max_tokens=1)
+    await ask(endpoint, name, False, 1, 0 if mode == "hang" else None, max_tokens=1)
     await settled(endpoint)
 
     after = endpoint.account(name)
