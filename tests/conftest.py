@@ -1,13 +1,20 @@
 """Owns what every test gets: no network but loopback, the asyncio backend, and the Hypothesis profiles; and what tests of
-the whole share: the command line in a process of its own, an endpoint, and one Ray cluster for the session."""
+the whole share: the command line in a process of its own, an endpoint, a provider that bills, and one Ray cluster for the
+session; and a hold on processes."""
 
 import ipaddress
+import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -128,11 +135,15 @@ class Driven:
 
     def map(self, specs: Iterable[Any]) -> list[Any]:
         """All that `Runtime.map` yields."""
+        return self.begin(specs).result()
+
+    def begin(self, specs: Iterable[Any]) -> Future[list[Any]]:
+        """The same, while the test goes on."""
 
         async def everything() -> list[Any]:
             return [done async for done in self.runtime.map(specs)]
 
-        return self.call(everything)
+        return self.portal.start_task_soon(everything)
 
 
 @pytest.fixture(scope="session")
@@ -189,11 +200,8 @@ def endpoint(ostrom: Callable[..., Any], tmp_path_factory: pytest.TempPathFactor
         serving.communicate(timeout=20)
 
 
-@pytest.fixture(scope="session")
-def own() -> ModuleType:
-    """A user's own file with topologies and models. No host can import it by name, not even from this checkout, which an
-    editable install puts on the path of every process; so it has to be shipped, as an experiment's file is."""
-    found = spec_from_file_location("a_file_of_the_user", Path(__file__).parent / "contract" / "users_own.py")
+def _loaded(name: str, path: str) -> ModuleType:
+    found = spec_from_file_location(name, Path(__file__).parent / path)
     assert found is not None
     assert found.loader is not None
     module = module_from_spec(found)
@@ -203,8 +211,28 @@ def own() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def models(own: ModuleType, endpoint: str) -> dict[str, Any]:
-    """All models of the session's runtimes: the user's own, and the endpoint's as `far/...`."""
+def own() -> ModuleType:
+    """A user's own file with topologies and models. No host can import it by name, not even from this checkout, which an
+    editable install puts on the path of every process; so it has to be shipped, as an experiment's file is."""
+    return _loaded("a_file_of_the_user", "contract/users_own.py")
+
+
+@pytest.fixture(scope="session")
+def billing() -> ModuleType:
+    """The file `cluster/provider.py`; shipped like the user's own."""
+    return _loaded("a_provider_that_bills", "cluster/provider.py")
+
+
+@pytest.fixture(scope="session")
+def provider(billing: ModuleType) -> Iterator[Any]:
+    """A provider in a process of its own, the witness against the books; see `cluster/provider.py`."""
+    with closing(billing.Provider()) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def models(own: ModuleType, endpoint: str, provider: Any) -> dict[str, Any]:
+    """All models of the session's runtimes: the user's own, the endpoint's as `far/...`, and the provider's."""
     from runtime import ModelSpec
 
     free = {"input_usd": 0, "output_usd": 0, "fixed_usage": (500, 500), "window_tokens": 100_000}
@@ -213,6 +241,8 @@ def models(own: ModuleType, endpoint: str) -> dict[str, Any]:
         "far/m": ModelSpec(endpoint=endpoint, model="m", key_env="", **free),
         "far/small": ModelSpec(endpoint=endpoint, model="sim/small", key_env="", **small),
         **own.MODELS,
+        "billed": provider.model("billed", 0.05),
+        "billed-slow": provider.model("billed-slow", 0.25),
     }
 
 
@@ -229,12 +259,18 @@ def in_process(models: dict[str, Any]) -> Iterator[Driven]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(models: dict[str, Any], own: ModuleType) -> Iterator[Driven]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the store of the session's Ray cluster; on disk, because its bank is killed now and then."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(models: dict[str, Any], own: ModuleType, billing: ModuleType, store: Path) -> Iterator[Driven]:
     """The session's one Ray cluster, with two hosts; for tests that bear the mark `ray`."""
     from runtime import Runtime
 
     with start_blocking_portal("asyncio") as portal:
-        entering = Runtime("local", models=models, hosts=2, modules=[own])
+        entering = Runtime("local", models=models, hosts=2, modules=[own, billing], out=store)
         with portal.wrap_async_context_manager(entering) as runtime:
             yield Driven(runtime, portal)
 
@@ -243,3 +279,105 @@ def ray_cluster(models: dict[str, Any], own: ModuleType) -> Iterator[Driven]:
 def driven(request: pytest.FixtureRequest) -> Driven:
     """The same test on both kinds of hosts."""
     return request.getfixturevalue("ray_cluster" if request.param == "on Ray" else "in_process")
+
+
+# ---- Processes, and what kills of them cost.
+
+
+class Processes:
+    """What runs on this machine, as far as it concerns a test."""
+
+    def family_of(self, pid: int) -> dict[int, str]:
+        """A process and all that descend from it, with what they call themselves."""
+        parents, names = {}, {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    names[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+        found = {pid}
+        while more := {child for child, parent in parents.items() if parent in found} - found:
+            found |= more
+        return {one: names[one].strip() for one in found if one in names}
+
+    def still_there(self, pids: Iterable[int], within_s: float) -> set[int]:
+        """Those of them that have not ended after this time."""
+        left = set()
+        for pid in pids:
+            try:
+                ends = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            poll = select.poll()
+            poll.register(ends, select.POLLIN)
+            if not poll.poll(within_s * 1000):
+                left.add(pid)
+            os.close(ends)
+        return left
+
+    def banks(self, driver: int) -> list[int]:
+        """The bank's process, where this driver has one."""
+        return [pid for pid, name in self.family_of(driver).items() if name.startswith("ray::Bank")]
+
+    def hosts(self, driver: int) -> list[int]:
+        """The processes of this driver's hosts."""
+        return sorted(pid for pid, name in self.family_of(driver).items() if name.startswith("ray::Host"))
+
+    def kill(self, pids: Iterable[int]) -> None:
+        """Kill these with SIGKILL."""
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def kill_bank(self, driver: int) -> int:
+        """Kill the bank of this driver, as soon as it has one that is alive; returns which it was."""
+        return self._kill_any(lambda: self.banks(driver), "bank")
+
+    def kill_host(self, driver: int, among: Callable[[list[int]], int]) -> int:
+        """Kill one of the driver's hosts, as soon as it has any that are alive; returns which it was."""
+        return self._kill_any(lambda: [among(found)] if (found := self.hosts(driver)) else [], "host")
+
+    def _kill_any(self, find: Callable[[], list[int]], what: str) -> int:
+        # A process that somebody else starts gives no sign to us, so we look until it is there.
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for pid in find():
+                with suppress(ProcessLookupError):
+                    ends = os.pidfd_open(pid)
+                    signal.pidfd_send_signal(ends, signal.SIGKILL)
+                    dead = select.poll()
+                    dead.register(ends, select.POLLIN)
+                    dead.poll()
+                    os.close(ends)
+                    return pid
+            select.select([], [], [], 0.005)
+        raise AssertionError(f"there is no {what} to kill")
+
+
+@pytest.fixture(scope="session")
+def processes() -> Processes:
+    """A hold on processes."""
+    return Processes()
+
+
+@pytest.fixture
+def spread(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let no host have more than this many live runs at a time, so that few runs are spread over several hosts."""
+    return partial(monkeypatch.setattr, "runtime.shipping.LIVE_AT_ONCE")
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Keep figures of this test: printed, and under its name in the JSON file that OSTROM_CHAOS_FIGURES names, if it is set."""
+
+    def keep(**values: float) -> None:
+        name = request.node.name
+        print(f"{name}: {json.dumps(values)}")
+        if path := os.environ.get("OSTROM_CHAOS_FIGURES"):
+            file = Path(path)
+            known = json.loads(file.read_text("utf-8")) if file.exists() else {}
+            file.write_text(json.dumps(known | {name: values}, indent=2) + "\n", "utf-8")
+
+    return keep

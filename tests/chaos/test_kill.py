@@ -5,11 +5,10 @@ import os
 import random
 import select
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from topologies import Chain, Independent
 pytestmark = [pytest.mark.chaos, pytest.mark.ray]
 
 Ostrom = Callable[..., Any]
+Kill = Callable[[str, int], bool]
 KILLS = 20
 ON_RAY = 6
 """Of these on Ray, where besides the sweep itself a host or the bank may be hit, which it survives."""
@@ -58,38 +58,6 @@ experiment = Experiment(
 """
 
 
-def family_of(pid: int) -> dict[int, str]:
-    """A process and all that descend from it, with what they call themselves."""
-    parents, names = {}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                names[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {one: names[one].strip() for one in found if one in names}
-
-
-def still_there(pids: Iterable[int], within_s: float) -> set[int]:
-    """Those of them that have not ended after this time."""
-    left = set()
-    for pid in pids:
-        try:
-            ends = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        poll = select.poll()
-        poll.register(ends, select.POLLIN)
-        if not poll.poll(within_s * 1000):
-            left.add(pid)
-        os.close(ends)
-    return left
-
-
 class Trail:
     """Told of every trial that is worked on, one by one, so that a kill can follow any of them."""
 
@@ -122,14 +90,16 @@ def trail(tmp_path: Path) -> Iterator[Trail]:
         yield found
 
 
-def kill(what: str, driver: int) -> bool:
-    """Kill hosts or the bank of this driver; whether there was one."""
-    name = "ray::Bank" if what == "the bank" else "ray::Host"
-    found = sorted(pid for pid, called in family_of(driver).items() if called.startswith(name))
-    for pid in found[:1] if what == "a host" else found:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return bool(found)
+@pytest.fixture
+def kill(processes: Any) -> Callable[[str, int], bool]:
+    """Kill hosts or the bank of a driver; whether there was one."""
+
+    def call(what: str, driver: int) -> bool:
+        found = processes.banks(driver) if what == "the bank" else processes.hosts(driver)
+        processes.kill(found[:1] if what == "a host" else found)
+        return bool(found)
+
+    return call
 
 
 def run_to_the_end(running: Any, trail: Trail) -> None:
@@ -145,7 +115,9 @@ def short() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def test_twenty_kills_leave_no_trace_in_the_tables(tmp_path: Path, short: Path, trail: Trail, ostrom: Ostrom) -> None:
+def test_twenty_kills_leave_no_trace_in_the_tables(
+    tmp_path: Path, short: Path, trail: Trail, ostrom: Ostrom, processes: Any, kill: Kill
+) -> None:
     (tmp_path / "big.py").write_text(SWEEP)
     rng = random.Random(20)
 
@@ -164,18 +136,18 @@ def test_twenty_kills_leave_no_trace_in_the_tables(tmp_path: Path, short: Path, 
         try:
             for victim in rng.sample(["a host", "all hosts", "the bank"], 2) if on_ray else []:
                 trail.wait_for(rng.randrange(1, 130), running)
-                family |= family_of(running.pid)
+                family |= processes.family_of(running.pid)
                 kills += kill(victim, running.pid)
             trail.wait_for(rng.randrange(1, 130), running)
             assert running.poll() is None, "the plan is too small: it was finished before it could be killed"
-            family |= family_of(running.pid)
+            family |= processes.family_of(running.pid)
         finally:
             running.kill()
             running.communicate(timeout=LIMIT_S)
         kills += 1
         # Ray's own agents look only now and then whether they are alone.
         agents |= {pid for pid, name in family.items() if name.endswith("Agent")}
-        assert still_there(family.keys() - agents, 30) == set(), "a sweep takes its cluster along"
+        assert processes.still_there(family.keys() - agents, 30) == set(), "a sweep takes its cluster along"
 
     last = sweep("killed", 2)
     run_to_the_end(last, trail)
@@ -186,7 +158,7 @@ def test_twenty_kills_leave_no_trace_in_the_tables(tmp_path: Path, short: Path, 
     assert found["finished"] == expected["finished"] == PLANNED
     assert 0 < found["resumed"] < PLANNED
     assert expected["resumed"] == 0
-    assert still_there(agents, 90) == set()
+    assert processes.still_there(agents, 90) == set()
 
 
 def billed(endpoint: str) -> int:
@@ -195,7 +167,9 @@ def billed(endpoint: str) -> int:
     return books["input_tokens"] + books["output_tokens"]
 
 
-def test_virtual_runs_of_a_lost_host_are_run_again_with_the_same_results(in_process: Any, ray_cluster: Any) -> None:
+def test_virtual_runs_of_a_lost_host_are_run_again_with_the_same_results(
+    in_process: Any, ray_cluster: Any, kill: Kill
+) -> None:
     def sealed(on: Any, during: Callable[[], bool]) -> dict[str, bytes]:
         tasks = companies.generate(40, seed=11)
         team = Chain(2, model="sim/small")
@@ -220,7 +194,9 @@ def test_virtual_runs_of_a_lost_host_are_run_again_with_the_same_results(in_proc
     assert len(quiet) == 600
 
 
-def test_live_runs_of_a_lost_host_go_on_and_no_bill_is_above_the_books(ray_cluster: Any, endpoint: str) -> None:
+def test_live_runs_of_a_lost_host_go_on_and_no_bill_is_above_the_books(
+    ray_cluster: Any, endpoint: str, kill: Kill
+) -> None:
     """What was under way is paid for at most once more than is known, never less; and the result says that it was disturbed."""
     budget = Budget(tokens=9_000)
     before = billed(endpoint)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -11,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -63,22 +62,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def family_of(pid: int) -> set[int]:
-    """A process and all that descend from it."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    found = {pid}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
-
-
-def listening_to_others(pids: set[int]) -> list[str]:
+def listening_to_others(pids: Iterable[int]) -> list[str]:
     """Where these processes listen, as far as another machine could reach it."""
     found = {}
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
@@ -99,27 +83,11 @@ def listening_to_others(pids: set[int]) -> list[str]:
     return sorted(found[file] for file in open_files if file in found)
 
 
-def still_there(pids: set[int], within_s: float) -> set[int]:
-    """Those of them that have not ended after this time."""
-    left = set()
-    for pid in pids:
-        try:
-            ends = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        poll = select.poll()
-        poll.register(ends, select.POLLIN)
-        if not poll.poll(within_s * 1000):
-            left.add(pid)
-        os.close(ends)
-    return left
-
-
-def test_a_local_cluster_is_private_and_leaves_nothing_behind(folder: Path) -> None:
+def test_a_local_cluster_is_private_and_leaves_nothing_behind(folder: Path, processes: Any) -> None:
     running = start("local", TMPDIR=str(folder))
     try:
         told = json.loads(running.stdout.readline())  # type: ignore[union-attr]
-        family = family_of(running.pid)
+        family = processes.family_of(running.pid)
         (home,) = folder.iterdir()
 
         assert told["answers"] == ["42", "43"]
@@ -130,12 +98,12 @@ def test_a_local_cluster_is_private_and_leaves_nothing_behind(folder: Path) -> N
         _, errors = running.communicate("\n", timeout=LIMIT_S)
 
     assert running.returncode == 0, errors
-    assert still_there(family, 20) == set()
+    assert processes.still_there(family, 20) == set()
     assert list(folder.iterdir()) == []
 
 
 @pytest.fixture
-def head(folder: Path) -> Iterator[str]:
+def head(folder: Path, processes: Any) -> Iterator[str]:
     """A cluster that somebody else started on this machine. Ends with its process group, not by `ray stop`, which would
     end every cluster of the machine."""
     words = [
@@ -160,10 +128,10 @@ def head(folder: Path) -> Iterator[str]:
         assert any("will now block" in line for line in iter(running.stdout.readline, ""))  # type: ignore[union-attr]
         yield (folder / "ray_current_cluster").read_text().strip()
     finally:
-        family = family_of(running.pid)
+        family = processes.family_of(running.pid)
         os.killpg(running.pid, signal.SIGKILL)  # to SIGTERM it would listen for half a minute
         running.communicate(timeout=LIMIT_S)
-        assert still_there(family, 20) == set()
+        assert processes.still_there(family, 20) == set()
 
 
 @pytest.mark.long

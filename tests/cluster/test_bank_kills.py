@@ -1,0 +1,109 @@
+"""The bank's process is killed under live runs that spend: the provider's bill is what the books say, call by call."""
+
+import json
+import os
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import Budget
+
+pytestmark = pytest.mark.ray
+
+RUNS = 16
+LIMIT_S = 120
+CAP = 200_000
+"""Thousands of cheap calls, or 20 of the dearest."""
+OUTAGE_MOST_S = 2.0
+
+
+def all_go_on(provider: Any, names: Sequence[str], since_s: float) -> None:
+    """Wait for each run's second call after a kill, which proves that the bank is back: nothing leaves before it is noted."""
+
+    def holds(bills: list[Any]) -> bool:
+        counts = Counter(bill.who for bill in bills if bill.at_s > since_s)
+        return all(counts[name] > 1 for name in names)
+
+    provider.wait_until(holds)
+
+
+def outages_s(
+    provider: Any, names: Sequence[str], kills_s: Sequence[float], all_kills_s: Sequence[float]
+) -> list[float]:
+    """For each of these kills and each run, how long the run could not go on; as the provider saw it."""
+    found = []
+    for since_s in kills_s:
+        until_s = min((s for s in all_kills_s if s > since_s), default=float("inf"))
+        found += [max(b.gap_s for b in provider.bills(name) if since_s < b.at_s <= until_s) for name in names]
+    return found
+
+
+def p99(values: Sequence[float]) -> float:
+    return round(sorted(values)[int(len(values) * 0.99)], 3) if values else 0.0
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.chaos)])
+def test_the_bill_is_what_the_books_say_however_often_the_bank_is_killed(
+    kills: int, ray_cluster: Any, provider: Any, billing: Any, processes: Any, store: Path, figures: Any, spread: Any
+) -> None:
+    """Sixteen runs on two hosts spend until their caps are full. Now and then the bank that comes back is killed, too, at
+    once, while it opens its store."""
+    rng, names = random.Random(kills), [f"bank-{kills}-{i:02}" for i in range(RUNS)]
+    team = billing.Steady("billed" if kills < 10 else "billed-slow")
+    spread(RUNS // 2)
+    running = ray_cluster.begin(
+        [ray_cluster.runtime.spec(name, team, billing.question(name), Budget(tokens=CAP), 0) for name in names]
+    )
+    all_go_on(provider, names, 0)
+    once_s: list[float] = []
+    twice_s: list[float] = []
+    while len(once_s) + 2 * len(twice_s) < kills:
+        provider.wait_for(rng.randrange(1, 40))
+        killed_s = time.monotonic()
+        processes.kill_bank(os.getpid())
+        if len(once_s) > 9 * (1 + len(twice_s)):
+            processes.kill_bank(os.getpid())
+            twice_s.append(killed_s)
+        else:
+            once_s.append(killed_s)
+        all_go_on(provider, names, time.monotonic())
+    for name in names:
+        provider.make_dear(name)
+    results = {result.run_id: result for _, result in running.result(LIMIT_S)}
+
+    with closing(billing.Books(store)) as books:
+        for name in names:
+            bills, attempts, spent = provider.bills(name), books.attempts(name), results[name].spend.total
+            assert {attempt.states for attempt in attempts.values()} == {("sent", "settled")}
+            assert Counter(attempt.tokens for attempt in attempts.values()) == Counter(bill.tokens for bill in bills)
+            assert sum(bill.tokens for bill in bills) == spent.tokens == books.tokens(name) == books.above(name)
+            assert spent.pico_usd == spent.tokens * billing.PICO_PER_TOKEN
+            assert CAP - billing.HOLD.tokens < spent.tokens <= CAP
+            assert [need > CAP - spent.tokens for _, need, _ in json.loads(results[name].answer)] == [True]
+            assert (results[name].status, results[name].overspent, results[name].disturbed) == (
+                "completed",
+                False,
+                False,
+            )
+    bills = [bill for name in names for bill in provider.bills(name)]
+    once = outages_s(provider, names, once_s, once_s + twice_s)
+    figures(
+        kills=len(once_s) + 2 * len(twice_s),
+        runs=RUNS,
+        calls=len(bills),
+        billed_tokens=sum(bill.tokens for bill in bills),
+        outage_p50_s=round(statistics.median(once), 3),
+        outage_p99_s=p99(once),
+        outage_max_s=round(max(once), 3),
+        outage_of_two_kills_p99_s=p99(outages_s(provider, names, twice_s, once_s + twice_s)),
+        between_calls_p50_s=round(statistics.median(bill.gap_s for bill in bills), 4),
+    )
+    if kills >= 100:
+        assert p99(once) < OUTAGE_MOST_S
