@@ -157,10 +157,10 @@ class Provider:
                     f"not true of the bills of {prefix!r}: {bills[-3:]}"
                 )
 
-    def wait_for(self, n: int, prefix: str = "") -> list[Bill]:
-        """Wait for n more bills of these names; returns those."""
+    def wait_for(self, n: int, prefix: str = "", *, unless: Callable[[], bool] = lambda: False) -> list[Bill]:
+        """Wait for n more bills of these names, or until `unless`; returns those."""
         before = len(self.bills(prefix))
-        return self.wait_until(lambda bills: len(bills) >= before + n, prefix)[before:]
+        return self.wait_until(lambda bills: len(bills) >= before + n or unless(), prefix)[before:]
 
     def make_dear(self, prefix: str) -> None:
         """Let calls of these names cost the most they can, from now on."""
@@ -234,7 +234,7 @@ class Books:
             states.setdefault(id, []).append(entry.state)
             match entry.state:
                 case "sent":
-                    tokens.setdefault(id, body["fixed"][0])
+                    tokens.setdefault(id, body["fixed"][0] + body["per_unit"][0] * body["limits"][2])
                 case "settled":
                     tokens[id] = body["charged"][0]
                 case "released":

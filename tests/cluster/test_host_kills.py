@@ -1,0 +1,95 @@
+"""Hosts are killed under live runs: the runs go on elsewhere, and what was billed is in the books once."""
+
+import os
+import random
+from collections import Counter
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from runtime import Budget
+
+pytestmark = pytest.mark.ray
+
+LIMIT_S = 240
+AT_ONCE = 8
+BUDGET = Budget(tokens=80_000, calls=16)
+"""The calls bind where they are cheap, the tokens where they are dear or where calls were lost."""
+
+
+class Sums(NamedTuple):
+    """Tokens of some runs: what the provider billed, what the books say, and the calls that were charged whole."""
+
+    billed: int
+    booked: int
+    n_lost: int
+
+
+def sums_of(name: str, books: Any, provider: Any, billing: Any) -> Sums:
+    """A run's sums, after a look at every call: known to the books at its true figure, or within a hold charged whole."""
+    billed = Counter(bill.tokens for bill in provider.bills(name))
+    attempts = books.attempts(name)
+    known = Counter(a.tokens for a in attempts.values() if a.states == ("sent", "settled"))
+    n_lost = sum(a.states == ("sent",) for a in attempts.values())
+
+    assert known <= billed, "the books know only calls that were billed"
+    assert billed.total() - known.total() <= n_lost, "what the books do not know was noted before it left"
+    assert known.total() + n_lost == len(attempts)
+    assert all(a.tokens == billing.HOLD.tokens for a in attempts.values() if a.states == ("sent",))
+    return Sums(sum(billed.elements()), books.tokens(name), n_lost)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.chaos)])
+def test_no_bill_is_above_the_books_however_often_hosts_are_killed(
+    kills: int,
+    ray_cluster: Any,
+    provider: Any,
+    billing: Any,
+    processes: Any,
+    store: Path,
+    figures: Any,
+    spread: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of two hosts is killed, or both are, at points drawn from a seed; after the last kill all runs come to their end."""
+    monkeypatch.setattr("runtime.shipping.MAX_SENDS", 1_000)  # no run is given up here
+    spread(AT_ONCE)
+    rng, serial, team = random.Random(kills), count(), billing.Steady("billed")
+    provider.make_dear(f"hosts-{kills}-dear")
+    results: dict[str, Any] = {}
+    n_killed = 0
+    while n_killed < kills:
+        names = [f"hosts-{kills}-{rng.choice(['cheap', 'dear'])}-{next(serial):04}" for _ in range(6 * AT_ONCE)]
+        specs = [ray_cluster.runtime.spec(name, team, billing.question(name), BUDGET, 0) for name in names]
+        running = ray_cluster.begin(specs)
+        while not running.done() and n_killed < kills:
+            provider.wait_for(rng.randrange(1, 60), unless=running.done)
+            for _ in range(rng.choice([1, 1, 1, 2])):
+                processes.kill_host(os.getpid(), rng.choice)
+                n_killed += 1
+        results |= {result.run_id: result for _, result in running.result(LIMIT_S)}
+
+    with closing(billing.Books(store)) as books:
+        sums = {name: sums_of(name, books, provider, billing) for name in results}
+        for name, result in results.items():
+            assert sums[name].billed <= sums[name].booked <= BUDGET.tokens
+            assert sums[name].booked == result.spend.total.tokens == books.above(name)
+            assert len(books.attempts(name)) == result.spend.total.calls <= BUDGET.calls
+            assert (result.status, result.overspent) == ("completed", False)
+            hosts = {bill.pid for bill in provider.bills(name)}
+            assert result.disturbed or (len(hosts) <= 1 and sums[name].n_lost == 0)
+    n_disturbed = sum(result.disturbed for result in results.values())
+    assert n_disturbed >= kills / 2
+    figures(
+        kills=n_killed,
+        runs=len(results),
+        disturbed=n_disturbed,
+        calls=sum(len(provider.bills(name)) for name in results),
+        charged_whole=sum(one.n_lost for one in sums.values()),
+        billed_tokens=sum(one.billed for one in sums.values()),
+        booked_tokens=sum(one.booked for one in sums.values()),
+        caps_tokens=BUDGET.tokens * len(results),
+    )
