@@ -35,10 +35,16 @@ class EventLines:
         del self._rest[:start]
 
     def close(self) -> bytes | None:
-        """The data of an event that the end of the stream cut off, as far as it came; None where there is none."""
-        if self._rest:
-            self._take(bytes(self._rest))
-            self._rest.clear()
+        """The data of an event that the end of the stream cut off, as far as it came; None where there is none.
+
+        Raises:
+            ValueError: the last line has no place in an event stream.
+        """
+        rest = bytes(self._rest)
+        self._rest.clear()
+        # The name of a field may itself be cut off.
+        if rest and not any(name.startswith(rest) for name in _FIELDS):
+            self._take(rest)
         return self._take(b"")
 
     def _take(self, line: bytes) -> bytes | None:

@@ -38,7 +38,7 @@ class _Said(NamedTuple):
 def failure(model: str, status: int, headers: Mapping[str, str], body: bytes, timeout_s: float) -> ModelError:
     """What an answer with a bad status means. Its text may still hold the key: see `redacted`."""
     said = _read(body)
-    text = tidy(said.text or f"Error code: {status}")
+    text = tidy(said.text) or f"Error code: {status}"
     if status == 408:
         return ModelTimeout(model, timeout_s)
     # An account without credit is told 429 as well, and no patience cures that.
@@ -57,7 +57,7 @@ def failure(model: str, status: int, headers: Mapping[str, str], body: bytes, ti
 def error_in_reply(model: str, error: object) -> ModelError:
     """What an error object means that came where a reply was due, after a status that said all is well."""
     said = _of(error)
-    text = tidy(said.text or "an error without a text")
+    text = tidy(said.text) or "an error without a text"
     if said.code.isdecimal() and 400 <= int(said.code) < 500 and said.code not in ("408", "429"):
         return BadModelReply(model, f"an error instead of a reply: {said.code}: {text}")
     return ModelUnavailable(model, f"an error instead of a reply: {text}")

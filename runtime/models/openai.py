@@ -115,6 +115,7 @@ class OpenAIModel:
                 if counted is not None:
                     self._shapes = (shape,)
                     self._bounds.learn(request, counted)
+                if counted is not None or not self._shapes:
                     return
 
     async def complete(self, request: ChatRequest) -> ChatReply:

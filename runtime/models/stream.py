@@ -24,6 +24,9 @@ PIECES_PER_TOKEN = 4
 SLACK_CHARS, SLACK_PIECES, SLACK_TOKENS = 1_024, 64, 64
 
 
+_DONE = b"[DONE]"
+
+
 class _Function(BaseModel):
     name: Annotated[str, Field(max_length=256)] | None = None
     arguments: str | None = None
@@ -101,6 +104,8 @@ class StreamedReply:
             BadModelReply: what is no stream of chunks, or goes on past what was asked for.
             ModelUnavailable: an error object in the stream.
         """
+        if self.done:
+            return
         self._n_bytes += len(data)
         if self._n_bytes > self._expected.most_bytes:
             raise self._cut(f"longer than {self._expected.most_bytes:,} bytes")
@@ -136,26 +141,29 @@ class StreamedReply:
         return settle(heard, self._expected)
 
     def _last_event(self) -> None:
-        """Take an event that has no end, if it is whole otherwise; half of one says no more than none."""
+        """Take an event that lacks its end only; half of one says no more than none."""
+        failure: ModelError | None = None
         try:
             event = self._lines.close()
-        except ValueError:
-            return
-        if event is not None and not self.done and event.rstrip().endswith(b"}"):
+        except ValueError as error:
+            event, failure = None, self._bad(str(error))
+        if event is not None and (event.strip() == _DONE or _is_chunk(event)):
             failure = self._event(event)
-            if failure is not None and self._finish is None:
-                raise failure
+        if failure is not None and self._finish is None:
+            raise failure
 
     def _event(self, event: bytes) -> ModelError | None:
         if self.done:
             return None
-        if event.strip() == b"[DONE]":
+        if event.strip() == _DONE:
             self.done = True
             return None
         try:
             chunk = _Chunk.model_validate_json(event)
         except ValidationError as error:
             return self._bad(f"no chunk of a chat completion: {fault_of(error)}")
+        if chunk.choices is None and chunk.usage is None and not chunk.error and chunk.object != "error":
+            return self._bad("no chunk of a chat completion: it has neither choices nor usage")
         if chunk.error or chunk.object == "error":
             bare = {"message": chunk.message, "code": chunk.code}
             return error_in_reply(self._expected.model, chunk.error or bare)
@@ -243,3 +251,11 @@ class StreamedReply:
 
     def _bad(self, reason: str) -> BadModelReply:
         return BadModelReply(self._expected.model, tidy(reason))
+
+
+def _is_chunk(event: bytes) -> bool:
+    try:
+        _Chunk.model_validate_json(event)
+    except ValidationError:
+        return False
+    return True
