@@ -5,27 +5,29 @@ know which. The call is what costs (a Ray round trip, an fsync), not what is in 
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import anyio
 
 from runtime.bank.store import Op
-from runtime.errors import OrchestrationError, StoreError
+from runtime.errors import InternalError, OrchestrationError, StoreError
 
 Parts = Sequence[Sequence[Op]]
 Verdicts = Sequence[OrchestrationError | None]
 """For each part None, or why nothing of it was committed."""
 
 
-@dataclass(slots=True, eq=False)
-class _Part:
-    """What one writer wants written."""
+class _Batch:
+    """What travels in one call."""
 
-    ops: Sequence[Op]
-    done: anyio.Event
-    error: OrchestrationError | None = None
+    __slots__ = ("done", "parts", "verdicts")
+
+    def __init__(self) -> None:
+        self.parts: list[Sequence[Op]] = []
+        self.done = anyio.Event()
+        """One for all writers, because making an event takes as long as the rest of a write."""
+        self.verdicts: Verdicts = ()
 
 
 class BankClient:
@@ -37,7 +39,7 @@ class BankClient:
 
     def __init__(self, call: Callable[[Parts], Awaitable[Verdicts]]) -> None:
         self._call = call
-        self._waiting: list[_Part] = []
+        self._waiting: _Batch | None = None
         self._in_flight = anyio.Lock()
 
     async def write(self, ops: Sequence[Op]) -> None:
@@ -49,41 +51,45 @@ class BankClient:
             StoreError: nothing of these ops was committed.
             HostLost: the bank's node is gone.
         """
-        part = _Part(ops, anyio.Event())
-        self._waiting.append(part)
-        if len(self._waiting) == 1:
-            await self._deliver()
+        batch = self._waiting
+        if batch is None:
+            batch = self._waiting = _Batch()
+            batch.parts.append(ops)
+            place = 0
+            await self._deliver(batch)
         else:
-            await part.done.wait()
-        if part.error is not None:
-            raise part.error
+            place = len(batch.parts)
+            batch.parts.append(ops)
+            await batch.done.wait()
+        error = batch.verdicts[place]
+        if error is not None:
+            raise error
 
-    async def _deliver(self) -> None:
+    async def _deliver(self, batch: _Batch) -> None:
         # The first writer of a batch carries it for the others, so its own cancellation must not stop the delivery.
         with anyio.CancelScope(shield=True):
-            parts = self._waiting
             try:
                 async with self._in_flight:
-                    self._waiting = []
-                    await self._commit(parts)
+                    self._waiting = None
+                    verdicts = await self._answer(batch.parts)
+                if len(verdicts) != len(batch.parts):
+                    raise InternalError(f"the bank gave {len(verdicts)} verdicts on {len(batch.parts)} parts")
+                batch.verdicts = verdicts
             except BaseException:
                 # A cancellation from outside anyio, or a bug. The others must not take it for a commit.
-                for part in parts:
-                    part.error = StoreError("the bank", "a write was cut off; whether it was committed is not known")
+                cut = StoreError("the bank", "a write was cut off; whether it was committed is not known")
+                batch.verdicts = [cut] * len(batch.parts)
                 raise
             finally:
-                if self._waiting is parts:
-                    self._waiting = []
-                for part in parts:
-                    part.done.set()
+                if self._waiting is batch:
+                    self._waiting = None
+                batch.done.set()
 
-    async def _commit(self, parts: list[_Part]) -> None:
+    async def _answer(self, parts: Parts) -> Verdicts:
         try:
-            verdicts = await self._call([part.ops for part in parts])
+            return await self._call(parts)
         except OrchestrationError as error:
-            verdicts = [error] * len(parts)
-        for part, verdict in zip(parts, verdicts, strict=True):
-            part.error = verdict
+            return [error] * len(parts)
 
 
 def in_process(bank: Any) -> tuple[BankClient, Callable[..., Awaitable[Any]]]:

@@ -12,7 +12,7 @@ import pytest
 from runtime.bank.client import BankClient, Parts, Verdicts, in_process
 from runtime.bank.service import Bank
 from runtime.bank.store import Entry, Note, Opened, Taken
-from runtime.errors import HostLost, OrchestrationError, RunHalted, StaleEpoch, StoreError
+from runtime.errors import HostLost, InternalError, OrchestrationError, RunHalted, StaleEpoch, StoreError
 
 pytestmark = pytest.mark.anyio
 
@@ -136,6 +136,19 @@ async def test_nobody_takes_a_bug_of_the_bank_for_a_commit() -> None:
     _, carrier, other = await outcomes(line, "abc", nothing)
 
     assert isinstance(carrier, ZeroDivisionError)
+    assert isinstance(other, StoreError)
+
+
+async def test_a_bank_that_does_not_speak_of_every_part_is_not_believed() -> None:
+    async def forgetful(parts: Parts) -> Verdicts:
+        await anyio.lowlevel.checkpoint()
+        return [None] * (len(parts) - 1)
+
+    client = BankClient(forgetful)
+    writers = [client.write([note(name)]) for name in "ab"]
+    carrier, other = await asyncio.gather(*writers, return_exceptions=True)
+
+    assert isinstance(carrier, InternalError)
     assert isinstance(other, StoreError)
 
 
