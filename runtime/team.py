@@ -48,7 +48,7 @@ class RunTeam:
             raise UnknownSeat(seat, ", ".join(self._places))
         content = content_of(message, self._task)
         for sender in content.senders:
-            if sender != OUTSIDE:
+            if sender not in (OUTSIDE, seat):  # what it said itself is its own memory and needs no channel
                 if (sender, seat) not in self._channels:
                     raise NoChannel(sender, seat)
                 self.messages += 1

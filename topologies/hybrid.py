@@ -1,0 +1,94 @@
+"""Owns Hybrid: a star whose executors also write to each other before the verifier answers."""
+
+from collections.abc import Iterable, Sequence
+from itertools import permutations
+
+from policies.voting import majority
+from runtime.agents.agent import Agent
+from runtime.errors import ConfigError
+from runtime.messages import Part, Plan, Refusal, Report, bundle
+from runtime.protocols import FinishCall, Outcome, Router, Team
+from runtime.task import Task
+from topologies.base import Topology, giving, joined, numbered, team_of
+
+
+class Hybrid(Topology):
+    """Planner → n executors in parallel → p rounds in which each executor reads the others' reports and mends its own → verifier.
+
+    Calls: n (p + 1) + 2. Depth: p + 3. Messages: 2 n + p n (n - 1). Fan-in: n, of the verifier. Executors whose part is missing
+    from a short plan stay idle.
+
+    Source: Y. Kim et al., "Towards a Science of Scaling Agent Systems", 2025 (arXiv:2512.08296): an orchestrator with peer edges.
+
+    Raises:
+        ConfigError: no executor, or a negative number of peer rounds.
+    """
+
+    def __init__(
+        self,
+        executors: int | Sequence[Agent] = 3,
+        *,
+        peer_rounds: int = 1,
+        planner: Agent | None = None,
+        verifier: Agent | None = None,
+        model: str | Router | None = None,
+    ) -> None:
+        members = team_of("executor", executors, model, what="Hybrid", reply="report")
+        if peer_rounds < 0:
+            raise ConfigError(f"Hybrid: peer_rounds={peer_rounds} must be 0 or more")
+        self.width, self.peer_rounds = len(members), peer_rounds
+        seats = {
+            "planner": giving("plan", "Hybrid: planner", planner or Agent("planner")).filled(model),
+            **numbered("executor", members),
+            "verifier": (verifier or Agent("verifier")).filled(model),
+        }
+        super().__init__(f"Hybrid({self.width},{peer_rounds})", seats)
+
+    def channels(self) -> Iterable[tuple[str, str]]:
+        """Those of a star, and every executor to every other."""
+        executors = [f"executor[{i}]" for i in range(self.width)]
+        for executor in executors:
+            yield "planner", executor
+            yield executor, "verifier"
+        yield from permutations(executors, 2)
+
+    def finish(self) -> Sequence[FinishCall]:
+        """The verifier's call over all reports."""
+        return (FinishCall("verifier", self.width),)
+
+    def calls(self) -> int:
+        """The star's, and everybody in each peer round."""
+        return self.width * (self.peer_rounds + 1) + 2
+
+    def depth(self) -> int:
+        """Plan, work, peer rounds, verify."""
+        return self.peer_rounds + 3
+
+    def messages(self) -> int:
+        """A part down and a report up for each executor, and all to all in each peer round."""
+        return 2 * self.width + self.peer_rounds * self.width * (self.width - 1)
+
+    async def solve(self, task: Task, team: Team) -> Outcome:
+        """Plan, work in parallel, mend each other's work, verify."""
+        plan = await team.ask("planner", bundle(parts_wanted=self.width))
+        assert isinstance(plan, Plan)
+        parts = {f"executor[{i}]": part for i, part in enumerate(joined(plan.parts, self.width))}
+        reports: dict[str, Report] = {}
+        refusal: Refusal | None = None
+        for _ in range(1 + self.peer_rounds):
+            asks = [(seat, bundle(list(reports.values()), part=part)) for seat, part in parts.items()]
+            replies = await team.ask_all(asks)
+            reports |= _by_seat(parts, [reply for reply in replies if isinstance(reply, Report)])
+            team.offer(majority(list(reports.values())))
+            refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
+            if refusal is not None:
+                break
+            # Known to its executor by now: said again in a later round, it is no message of the planner's.
+            parts = {seat: Part(part.text, part.needs) for seat, part in parts.items()}
+        if not reports:
+            return refusal
+        return await team.ask("verifier", bundle(list(reports.values())), finish=True)
+
+
+def _by_seat(parts: dict[str, Part], reports: Sequence[Report]) -> dict[str, Report]:
+    return {seat: report for seat in parts for report in reports if report.sender == seat}
