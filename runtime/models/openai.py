@@ -9,9 +9,8 @@ page as a string, a usage of -5 as it is, and half a stream as a whole one.
 import asyncio
 import os
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import aiohttp
 import anyio
 import httpx2
 import openai
@@ -26,6 +25,7 @@ from runtime.models.probe import Probe
 from runtime.models.replies import Expected, PlainReply, expected
 from runtime.models.spec import LimitField, ModelSpec
 from runtime.models.stream import StreamedReply
+from runtime.models.transport import BROKEN, Answered, NoRoute, ask, never_connected, root_of, stop_bad_status
 from runtime.models.wire import clean, request_body
 from runtime.usage import Usage
 
@@ -35,8 +35,6 @@ TAIL_S = 1.0
 """How long a stream may take to end after it has said everything: waiting keeps the connection for the next call."""
 COUNT_S = 5.0
 """How long a `/tokenize` route may take; bytes bound as well, if less tightly."""
-_REFUSAL_BYTES = 65_536
-_COUNT_BYTES = 16 * 2**20
 
 
 class _Line(NamedTuple):
@@ -45,14 +43,6 @@ class _Line(NamedTuple):
     client: openai.AsyncOpenAI
     http: httpx2.AsyncClient
     key: str
-
-
-class _Answered(Exception):
-    """The endpoint answered with a bad status. Never leaves this module."""
-
-    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        super().__init__(status)
-        self.status, self.headers, self.body = status, headers, body
 
 
 class OpenAIModel:
@@ -109,13 +99,18 @@ class OpenAIModel:
         if not self._shapes or self._bounds.knows(request):
             return
         line = self._line()
+        url = tokenize_url(self.spec.endpoint)
         with anyio.move_on_after(COUNT_S):
             for shape in self._shapes:
-                counted = await self._count(line, shape, request)
+                try:
+                    raw = await ask(line.http, url, line.key, tokenize_body(shape, request, self.spec))
+                except NoRoute:
+                    self._shapes = ()  # not asked again
+                    return
+                counted = None if raw is None else count_in(shape, raw)
                 if counted is not None:
                     self._shapes = (shape,)
                     self._bounds.learn(request, counted)
-                if counted is not None or not self._shapes:
                     return
 
     async def complete(self, request: ChatRequest) -> ChatReply:
@@ -168,12 +163,11 @@ class OpenAIModel:
         reply: PlainReply | StreamedReply = StreamedReply(held) if spec.stream else PlainReply(held)
         try:
             with anyio.move_on_after(spec.timeout_s) as deadline:
-                create = line.client.chat.completions.with_streaming_response.create
-                async with create(**request_body(request, spec)) as answer:
+                async with aclosing(await _post(line.client, request_body(request, spec))) as answer:
                     # Some endpoints do not know streams and answer whole.
                     if spec.stream and answer.headers.get("content-type", "").startswith("application/json"):
                         reply = PlainReply(held)
-                    async with aclosing(answer.http_response.aiter_bytes()) as chunks:
+                    async with aclosing(answer.aiter_bytes()) as chunks:
                         async for chunk in chunks:
                             reply.feed(chunk)
                             if reply.complete:
@@ -183,34 +177,13 @@ class OpenAIModel:
             return reply.result()
         except ModelError as error:
             return error
-        except _Answered as answered:
+        except Answered as answered:
             return failure(self.name, answered.status, answered.headers, answered.body, spec.timeout_s)
         except openai.APIError as error:
             return failure_of(error, self.name, spec.timeout_s, line.key)
-        except (httpx2.HTTPError, aiohttp.ClientError) as error:
+        except BROKEN as error:
             # What breaks in the middle of an answer, or is not even HTTP, comes past the SDK as the transport raised it.
             return ModelUnavailable(self.name, clean(f"{type(error).__name__}: {error}", line.key))
-
-    async def _count(self, line: _Line, shape: Shape, request: ChatRequest) -> int | None:
-        """What the endpoint counts; None where it does not say. A route that is not there is not asked again."""
-        headers = {"Authorization": f"Bearer {line.key}"} if line.key else {}
-        raw = bytearray()
-        try:
-            ask = line.http.stream(
-                "POST", tokenize_url(self.spec.endpoint), json=tokenize_body(shape, request, self.spec), headers=headers
-            )
-            async with ask as answer, aclosing(answer.aiter_bytes()) as chunks:
-                async for chunk in chunks:
-                    raw += chunk
-                    if len(raw) > _COUNT_BYTES:
-                        return None
-        except _Answered as answered:
-            if answered.status in (404, 405, 501):
-                self._shapes = ()
-            return None
-        except (httpx2.HTTPError, aiohttp.ClientError):
-            return None
-        return count_in(shape, bytes(raw))
 
     def _line(self) -> _Line:
         try:
@@ -236,7 +209,7 @@ class OpenAIModel:
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"model {self.name!r}: {self.spec.key_env} holds characters that no key has")
         http = openai.DefaultAioHttpClient(
-            follow_redirects=False, timeout=None, event_hooks={"response": [_stop_bad_status]}
+            follow_redirects=False, timeout=None, event_hooks={"response": [stop_bad_status]}
         )
         client = openai.AsyncOpenAI(
             api_key=key or "none",  # the SDK insists on some key; endpoints that want none ignore it
@@ -253,47 +226,29 @@ class OpenAIModel:
         return _Line(client, http, key)
 
 
-async def _stop_bad_status(response: httpx2.Response) -> None:
-    """Take a bad status before the SDK does, which would read its body to the end however long that is."""
-    if response.is_success:
-        return
-    body = bytearray()
-    try:
-        async with aclosing(response.aiter_bytes()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) >= _REFUSAL_BYTES:
-                    break
-    except (httpx2.HTTPError, aiohttp.ClientError):
-        pass  # the status says enough
-    raise _Answered(response.status_code, dict(response.headers), bytes(body[:_REFUSAL_BYTES]))
+async def _post(client: openai.AsyncOpenAI, body: dict[str, Any]) -> httpx2.Response:
+    """Send a request, and hand back the answer as soon as its head is there, with the body still to be read.
+
+    By the client's plain `post`: `chat.completions.create` checks our fields against its types, which takes as much CPU as
+    all the rest of a call.
+    """
+    answer: Any = await client.post(
+        "/chat/completions", cast_to=httpx2.Response, body=body, stream=True, stream_cls=openai.AsyncStream[Any]
+    )
+    assert isinstance(answer, httpx2.Response)
+    return answer
 
 
 def failure_of(error: openai.APIError, model: str, timeout_s: float, secret: str) -> ModelError:
     """Turn any error of the SDK into ours, without the key or anything that looks like one in its text."""
     if isinstance(error, openai.APIConnectionError):
-        root = _root(error)
+        root = root_of(error)
         # The aiohttp transport calls a refused or broken connection a ConnectTimeout; the root tells them apart.
         if isinstance(error, openai.APITimeoutError) and (root is error or isinstance(root, TimeoutError)):
             return ModelTimeout(model, timeout_s)
-        kind = ModelUnreachable if _never_connected(error) else ModelUnavailable
+        kind = ModelUnreachable if never_connected(error) else ModelUnavailable
         return kind(model, clean(f"{type(root).__name__}: {root}", secret))
     if not isinstance(error, openai.APIStatusError):
         return BadModelReply(model, clean(error.message, secret))
     body = orjson.dumps(error.body if isinstance(error.body, dict) else {"message": str(error.body or error.message)})
     return redacted(failure(model, error.status_code, error.response.headers, body, timeout_s), secret)
-
-
-def _never_connected(error: BaseException | None) -> bool:
-    """Whether the transport failed to connect at all: refused, no such host, no trust in its certificate."""
-    while error is not None:
-        if isinstance(error, (aiohttp.ClientConnectorError, ConnectionRefusedError)):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
