@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,10 +158,14 @@ class Provider:
                     f"not true of the bills of {prefix!r}: {bills[-3:]}"
                 )
 
-    def wait_for(self, n: int, prefix: str = "", *, unless: Callable[[], bool] = lambda: False) -> list[Bill]:
-        """Wait for n more bills of these names, or until `unless`; returns those."""
+    def wait_for(self, n: int, prefix: str = "", *, unless: Future[Any] | None = None) -> list[Bill]:
+        """Wait for n more bills of these names, or until `unless` is done; returns those."""
         before = len(self.bills(prefix))
-        return self.wait_until(lambda bills: len(bills) >= before + n or unless(), prefix)[before:]
+        if unless is not None:
+            unless.add_done_callback(self._wake)
+        return self.wait_until(
+            lambda bills: len(bills) >= before + n or (unless is not None and unless.done()), prefix
+        )[before:]
 
     def make_dear(self, prefix: str) -> None:
         """Let calls of these names cost the most they can, from now on."""
@@ -174,9 +179,9 @@ class Provider:
         """Give one answer that was kept."""
         self._tell("answer", str(bill.n))
 
-    def answer_all(self, prefix: str) -> None:
-        """Give all answers to these names that were kept, and keep no more."""
-        self._tell("answer all", prefix)
+    def keep_no_more(self, prefix: str) -> None:
+        """Keep no more answers to these names; those that are kept stay so."""
+        self._tell("keep no more", prefix)
 
     def close(self) -> None:
         """End the program."""
@@ -193,6 +198,10 @@ class Provider:
         self._program.stdin.flush()
         with self._news:
             assert self._news.wait_for(lambda: self._done.count(line) > before or self._ended, LIMIT_S)
+
+    def _wake(self, _: object) -> None:
+        with self._news:
+            self._news.notify_all()
 
     def _read(self) -> None:
         assert self._program.stdout is not None
@@ -246,10 +255,10 @@ class Books:
         return sum(attempt.tokens for attempt in self.attempts(run_id).values())
 
     def above(self, run_id: str) -> int:
-        """What a run counts for in the books above the runs."""
+        """What a run counts for in the books above the runs: what is held for it, or charged."""
         records = self._grants.ledger.records()
         mine = [r for r in records if r.id.key.seat == run_id or r.id.key.seat.startswith(run_id + "/")]
-        return sum(unpack(r.charged or 0, 1)[0] for r in mine)
+        return sum(unpack(r.amounts if r.is_open else r.charged or 0, 1)[0] for r in mine)
 
     def state_above(self, run_id: str) -> str:
         """The state of a run's grant in those books."""
@@ -269,7 +278,7 @@ class _Serving:
         self._answered_s: dict[str, float] = {}
         self._dear: tuple[str, ...] = ()
         self._kept: tuple[str, ...] = ()
-        self._waiting: dict[int, tuple[str, anyio.Event]] = {}
+        self._waiting: dict[int, anyio.Event] = {}
 
     async def run(self) -> None:
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
@@ -288,11 +297,9 @@ class _Serving:
             case "keep":
                 self._kept += (argument,)
             case "answer":
-                self._waiting.pop(int(argument))[1].set()
-            case "answer all":
+                self._waiting.pop(int(argument)).set()
+            case "keep no more":
                 self._kept = tuple(prefix for prefix in self._kept if prefix != argument)
-                for n in [n for n, (who, _) in self._waiting.items() if who.startswith(argument)]:
-                    self._waiting.pop(n)[1].set()
 
     async def _serve(self, stream: SocketStream) -> None:
         async with stream:
@@ -300,8 +307,7 @@ class _Serving:
                 call = json.loads(await BufferedByteReceiveStream(stream).receive_until(b"\n", 1_000))
                 usage, who, n = self._bill(call["who"], call["pid"])
                 if who.startswith(self._kept):
-                    kept = anyio.Event()
-                    self._waiting[n] = who, kept
+                    self._waiting[n] = kept = anyio.Event()
                     await kept.wait()
                 await anyio.sleep(call["latency_s"])
                 await stream.send(json.dumps(usage).encode() + b"\n")

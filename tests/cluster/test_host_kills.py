@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from runtime import Budget
+from runtime.errors import HostLost
 
 pytestmark = pytest.mark.ray
 
@@ -66,7 +67,7 @@ def test_no_bill_is_above_the_books_however_often_hosts_are_killed(
         specs = [ray_cluster.runtime.spec(name, team, billing.question(name), BUDGET, 0) for name in names]
         running = ray_cluster.begin(specs)
         while not running.done() and n_killed < kills:
-            provider.wait_for(rng.randrange(1, 60), unless=running.done)
+            provider.wait_for(rng.randrange(1, 60), unless=running)
             for _ in range(rng.choice([1, 1, 1, 2])):
                 processes.kill_host(os.getpid(), rng.choice)
                 n_killed += 1
@@ -93,3 +94,33 @@ def test_no_bill_is_above_the_books_however_often_hosts_are_killed(
         booked_tokens=sum(one.booked for one in sums.values()),
         caps_tokens=BUDGET.tokens * len(results),
     )
+
+
+def test_a_run_that_loses_host_after_host_is_given_up_and_held_whole_until_it_is_taken_up_again(
+    ray_cluster: Any, provider: Any, billing: Any, processes: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.shipping.MAX_SENDS", 2)
+    name = "hosts-given-up"
+
+    def begin() -> Any:
+        spec = ray_cluster.runtime.spec(name, billing.Steady("billed"), billing.question(name), BUDGET, 0)
+        return ray_cluster.begin([spec])
+
+    given_up = begin()
+    for n in (1, 2):
+        *_, bill = provider.wait_until(lambda bills, n=n: len({bill.pid for bill in bills}) == n, name)
+        processes.kill([bill.pid])
+    with pytest.raises(HostLost):
+        given_up.result(LIMIT_S)
+    with closing(billing.Books(store)) as books:
+        before = sums_of(name, books, provider, billing)
+        assert books.above(name) == BUDGET.tokens
+        assert before.n_lost == 2
+
+    ((_, result),) = begin().result(LIMIT_S)
+
+    with closing(billing.Books(store)) as books:
+        after = sums_of(name, books, provider, billing)
+        assert after.n_lost == before.n_lost
+        assert after.billed <= after.booked == result.spend.total.tokens == books.above(name) <= BUDGET.tokens
+    assert (result.status, result.overspent) == ("completed", False)
