@@ -6,7 +6,7 @@ reply that is incomplete is no reply, and neither may be longer than what was as
 
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from runtime.errors import BadModelReply, ModelError
 from runtime.models.base import ChatReply, ChatRequest, FinishReason, TokenLogprob, ToolCall
@@ -25,6 +25,18 @@ _Name = Annotated[str, Field(max_length=256)]
 _Arguments = Annotated[str, Field(max_length=MOST_ARGUMENT_CHARS)]
 
 
+def _joined(content: Any) -> Any:
+    """Mistral sends parts where others send a text; those that are no text are thoughts."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        return content
+    texts = [part.get("text") for part in content if part.get("type") == "text"]
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else content
+
+
+Content = Annotated[str | None, BeforeValidator(_joined)]
+"""The content of a message or of a piece of one."""
+
+
 class _Function(BaseModel):
     name: _Name
     arguments: _Arguments
@@ -36,7 +48,7 @@ class _Call(BaseModel):
 
 
 class _Message(BaseModel):
-    content: str | None = None
+    content: Content = None
     refusal: str | None = None
     tool_calls: Annotated[list[_Call], Field(max_length=MOST_TOOL_CALLS)] | None = None
     reasoning_content: Any = None

@@ -14,7 +14,16 @@ from runtime.models.base import ChatReply, ToolCall
 from runtime.models.events import EventLines
 from runtime.models.failures import error_in_reply, tidy
 from runtime.models.metering import MOST_TOKEN_BYTES
-from runtime.models.replies import MOST_ARGUMENT_CHARS, MOST_TOOL_CALLS, Expected, Heard, bytes_of, fault_of, settle
+from runtime.models.replies import (
+    MOST_ARGUMENT_CHARS,
+    MOST_TOOL_CALLS,
+    Content,
+    Expected,
+    Heard,
+    bytes_of,
+    fault_of,
+    settle,
+)
 from runtime.usage import Usage
 
 CHARS_PER_TOKEN = 16
@@ -39,7 +48,7 @@ class _Call(BaseModel):
 
 
 class _Delta(BaseModel):
-    content: str | None = None
+    content: Content = None
     refusal: str | None = None
     tool_calls: Annotated[list[_Call], Field(max_length=MOST_TOOL_CALLS)] | None = None
     reasoning_content: Any = None

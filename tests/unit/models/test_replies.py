@@ -26,6 +26,12 @@ from runtime.usage import Usage
 SPEC = ModelSpec(endpoint="http://127.0.0.1:9/v1", model="m", key_env="")
 USAGE = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
 TRUE = Usage(5, 1)
+PARTS = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+    {"type": "text", "text": "y"},
+    {"type": "text", "text": "es"},
+]
+"""How Mistral's thinking models write a text."""
 
 
 def read(document: object, spec: ModelSpec = SPEC, max_tokens: int = 100, **more: Any) -> ChatReply:
@@ -61,6 +67,8 @@ def call(arguments: str = "{}", **more: Any) -> dict[str, Any]:
         (body(reasoning_content="hm"), ChatReply("yes", TRUE)),
         (body(reasoning={"any": "thing"}), ChatReply("yes", TRUE)),
         (body() | {"error": None}, ChatReply("yes", TRUE)),
+        (body(content=PARTS), ChatReply("yes", TRUE)),
+        (body(content=[]), ChatReply("", TRUE)),
     ],
 )
 def test_what_differs_and_is_harmless_is_read(document: Any, reply: ChatReply) -> None:
@@ -76,6 +84,8 @@ def test_what_differs_and_is_harmless_is_read(document: Any, reply: ChatReply) -
         ({"usage": USAGE, "choices": []}, "choices: ", TRUE),
         ({"usage": USAGE, "choices": body()["choices"] * 2}, "choices: List should have at most 1 item", TRUE),
         (body(content=5), "choices.0.message.content: ", TRUE),
+        (body(content=["yes"]), "choices.0.message.content: ", TRUE),
+        (body(content=[{"type": "text", "text": 5}]), "choices.0.message.content: ", TRUE),
         (body(content=5, usage=None), "choices.0.message.content: ", None),
         (body(content=5, usage={"prompt_tokens": -1}), "choices.0.message.content: ", None),
         (body(None), "no finish_reason", TRUE),
@@ -238,7 +248,7 @@ def test_the_other_statuses_have_errors_of_their_own(status: int, document: obje
     assert (type(found), found.args) == (type(error), error.args)
 
 
-@pytest.mark.parametrize("place", [0, 270, 298, 9_000, 9_990])
+@pytest.mark.parametrize("place", [0, 270, 285, 290, 298, 9_000, 9_990])
 def test_a_key_is_found_wherever_a_text_is_cut(place: int) -> None:
     key = "Own/Key+0123456789"
     error = redacted(failed(400, {"error": {"message": "x" * place + " " + key + " " + "y" * 20_000}}), key)

@@ -78,8 +78,10 @@ GOOD = ChatReply("yes", Usage(5, 2))
         (*(piece(content=c, usage=USAGE | {"completion_tokens": 1, "total_tokens": 6}) for c in "yes"), piece("stop"),
          told(), DONE),
         (*YES, event({"choices": [{"delta": None, "finish_reason": "stop"}]}), told(), DONE),
+        (piece(content=[{"type": "thinking", "thinking": []}]), piece(content=[{"type": "text", "text": "yes"}]),
+         piece("stop"), told(), DONE),
         (piece(refusal="yes"), piece("stop"), told(), DONE),
-        (piece("", content="yes"), piece("stop"), told(), DONE),
+        (piece("", content="y"), piece("", content="es"), piece("stop"), told(), DONE),
     ],
 )  # fmt: skip
 def test_what_differs_and_is_harmless_is_read(parts: tuple[bytes, ...]) -> None:
@@ -93,6 +95,7 @@ def test_what_differs_and_is_harmless_is_read(parts: tuple[bytes, ...]) -> None:
         ((DONE,), ModelUnavailable, "without a finish_reason"),
         (YES, ModelUnavailable, "without a finish_reason"),
         ((*YES, DONE), ModelUnavailable, "without a finish_reason"),
+        ((*YES, b"dat"), ModelUnavailable, "without a finish_reason"),
         ((*YES, told()), ModelUnavailable, "without a finish_reason"),
         ((*YES, piece("stop")), ModelUnavailable, "before its usage came"),
         ((piece(content="yes", usage=USAGE), piece("stop")), ModelUnavailable, "before its usage came"),
