@@ -23,9 +23,12 @@ from runtime.models.spec import ModelSpec
 from runtime.models.wire import message_body, request_shapes
 
 MESSAGE_TOKENS = 16
-"""What a chat template puts around one message, at most."""
+"""What a chat template puts around one message or one call of a tool, at most."""
 TEMPLATE_TOKENS = 256
 """What a chat template, or the endpoint's own system text, adds once, at most."""
+TOOLS_TOKENS = 256
+"""What it adds once where tools are offered, at most: the instruction how to call them. Anthropic's is 346 tokens, within the
+two together."""
 REMEMBERED = 4_096
 
 Shape = Literal["messages", "content"]
@@ -50,7 +53,7 @@ class PromptBounds:
         kind = self._spec.tokenizer
         if kind == "bytes4":
             return prompt_tokens(request)
-        margin = MESSAGE_TOKENS * len(request.messages) + TEMPLATE_TOKENS
+        margin = _margin(request)
         by_bytes = margin + sum(len(text.encode(errors="replace")) for text in _texts(request, self._spec))
         if kind == "endpoint":
             counted = self._counted.get(_key(request))
@@ -110,6 +113,11 @@ def count_in(shape: Shape, raw: bytes) -> int | None:
     if shape == "messages":
         return counted.count or None
     return len(counted.tokens) if counted.tokens else None
+
+
+def _margin(request: ChatRequest) -> int:
+    parts = len(request.messages) + sum(len(message.tool_calls) for message in request.messages)
+    return MESSAGE_TOKENS * parts + TEMPLATE_TOKENS + (TOOLS_TOKENS if request.tools else 0)
 
 
 def _texts(request: ChatRequest, spec: ModelSpec) -> Iterator[str]:

@@ -80,9 +80,9 @@ class OpenAIModel:
         """Bound a request; how tightly the prompt, says the spec's `tokenizer`.
 
         By default it is bounded by the UTF-8 bytes of all that is put into it: the tokens of a byte-level vocabulary are
-        runs of at least one byte. Templates add up to 16 tokens around a message and 256 once. English runs at four to five
-        bytes a token, and the bound is about that much too high. Where the endpoint obeys no limit on the reply, the reply
-        is bounded by the window.
+        runs of at least one byte. Templates add up to 16 tokens around a message or a call, 256 once and 256 for tools.
+        English runs at four to five bytes a token, and the bound is about that much too high. Where the endpoint obeys no
+        limit on the reply, the reply is bounded by the window.
         """
         if self.spec.fixed_usage is not None:
             return Usage(*self.spec.fixed_usage)

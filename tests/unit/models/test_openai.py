@@ -123,7 +123,7 @@ def test_the_bound_is_all_bytes_of_the_prompt_and_a_margin(text: str) -> None:
     call = ToolCall(text, text, text)
     asked = ChatRequest((ChatMessage("user", text), ChatMessage("assistant", text, (call,))), 77)
 
-    assert model.bound(asked) == Usage(5 * len(text.encode()) + 2 * 16 + 256, 77)
+    assert model.bound(asked) == Usage(5 * len(text.encode()) + 3 * 16 + 256, 77)
 
 
 def test_tools_and_the_shape_of_the_reply_count_at_their_widest() -> None:
@@ -133,7 +133,7 @@ def test_tools_and_the_shape_of_the_reply_count_at_their_widest() -> None:
 
     assert model.bound(typed).input_tokens > plain + 300
     assert shapeless.bound(typed).input_tokens == plain
-    assert model.bound(tooled).input_tokens >= plain + len(json.dumps(SEARCH.parameters, indent=4))
+    assert model.bound(tooled).input_tokens >= plain + 256 + len(json.dumps(SEARCH.parameters, indent=4))
 
 
 def test_prices_and_window_come_from_the_spec() -> None:
