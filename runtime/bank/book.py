@@ -209,14 +209,23 @@ class Record:
         """Whether its amounts are held."""
         return self.state in OPEN
 
+    def spares(self) -> list[Vector]:
+        """In each scope of the path, what it drew beyond its amounts; empty for nothing.
+
+        Held as well while it is open, or others could take it, and a release would have nothing to give back to the floor.
+        """
+        return [drawn - lanewise_min(drawn, self.amounts, s.n) for s, drawn in zip(self.path, self.drawn, strict=False)]
+
     def hold(self) -> None:
         """Hold the amounts in every scope of the path, whether or not they fit."""
-        if self.floor:
-            seat, floor = self.id.key.seat, self.floor
-            self.drawn = tuple(scope.draw(seat, scope.own(seat, floor)) for scope in self.path)
         hold = self.amounts + self.path[0].one
         for scope in self.path:
             scope.room -= hold
+        if self.floor:
+            seat = self.id.key.seat
+            self.drawn = tuple(scope.draw(seat, scope.own(seat, self.floor)) for scope in self.path)
+            for scope, spare in zip(self.path, self.spares(), strict=True):
+                scope.room -= spare
 
     def hold_if_it_fits(self) -> bool:
         """Hold the amounts in every scope of the path, or in none. One pass, because every attempt comes through here."""
@@ -240,7 +249,8 @@ class Record:
         hold = self.amounts + self.path[0].one
         for scope in self.path:
             scope.room += hold
-        for scope, drawn in zip(self.path, self.drawn, strict=False):
+        for scope, spare, drawn in zip(self.path, self.spares(), self.drawn, strict=False):
+            scope.room += spare
             scope.draw(self.id.key.seat, -drawn)
         self.state = state
 
@@ -253,6 +263,8 @@ class Record:
         excess = 0
         if not fits(charged, self.amounts, place.guard):
             excess = charged - lanewise_min(charged, self.amounts, place.n)
+        if self.drawn and self.charged is None:
+            self._let_go_of_spares(again=used is None)
         for scope in self.path:
             scope.room += back
             scope.settled += more
@@ -260,3 +272,12 @@ class Record:
                 scope.note_excess(excess)
         self.charged = charged
         self.state = "charged_max" if used is None else "settled"
+
+    def _let_go_of_spares(self, *, again: bool) -> None:
+        """What was drawn beyond the hold is free when the call is done; where it may be made again, the floor gets it."""
+        spares = self.spares()
+        for scope, spare in zip(self.path, spares, strict=True):
+            scope.room += spare
+            scope.draw(self.id.key.seat, -spare if again else 0)
+        if again:
+            self.drawn = tuple(drawn - spare for drawn, spare in zip(self.drawn, spares, strict=True))

@@ -23,6 +23,8 @@ def prove(scopes: Mapping[str, Scope], records: Iterable[Record], dimensions: tu
             held[scope.name] += record.amounts if is_open else 0
             settled[scope.name] += record.charged or 0
             opened[scope.name] += is_open
+        for scope, spare in zip(record.path, record.spares(), strict=False):
+            held[scope.name] += spare if is_open else 0
     for name, scope in scopes.items():
         if (scope.held, scope.settled, scope.open_holds) != (held[name], settled[name], opened[name]):
             raise InternalError(f"{name}: balances differ from the records")

@@ -121,7 +121,18 @@ class Line:
         self.state, self.bill, self.drawn = state, None, dict.fromkeys(self.drawn, NOTHING)
 
     def charge(self, state: str, charged: Amounts) -> None:
+        """A call that may be made again gives back to the floor what it did not hold; of one that is done that is free."""
+        if state == "charged_max":
+            self.drawn = {scope: least_of(drawn, self.amounts) for scope, drawn in self.drawn.items()}
         self.state, self.charged = state, charged
+
+    def holds(self, scope: str) -> Amounts:
+        """Its amounts, or what it drew out of the floor where that is more."""
+        return tuple(map(max, self.amounts, self.drawn[scope])) if self.state in {"held", "sent"} else NOTHING
+
+    def takes(self, scope: str) -> Amounts:
+        """From others, for as long as it is open: what it holds and did not draw out of the floor."""
+        return minus(self.holds(scope), self.drawn[scope])
 
 
 @dataclass
@@ -145,7 +156,7 @@ class Paper:
         return (line for line in self.lines if scope in self.places[line.scope].path)
 
     def held(self, scope: str) -> Amounts:
-        return plus(*(line.amounts for line in self.in_scope(scope) if line.state in {"held", "sent"}))
+        return plus(*(line.holds(scope) for line in self.in_scope(scope)))
 
     def settled(self, scope: str) -> Amounts:
         return plus(*(line.charged for line in self.in_scope(scope)))
@@ -193,8 +204,8 @@ class Paper:
     def grant(self, line: Line, units: int) -> Held:
         earlier = [old for old in self.lines if old.key == line.key]
         line.id = AttemptId(line.key, len(earlier))
-        line.drawn = {scope: self.own(scope, line) for scope in self.places[line.scope].path}
         line.units, line.amounts, line.state = units, line.wish.at(units), "held"
+        line.drawn = {scope: self.own(scope, line) for scope in self.places[line.scope].path}
         self.lines.append(line)
         return Held(line.id, units, pack(line.amounts))
 
@@ -255,7 +266,8 @@ class Paper:
             line.drawn = dict.fromkeys(line.drawn, NOTHING)
         for line in self.lines:
             if line.state not in {"released", "voided"}:
-                line.drawn = {scope: self.own(scope, line) for scope in line.drawn}
+                wants = least_of(line.floor, line.amounts) if line.state == "charged_max" else line.floor
+                line.drawn = {scope: least_of(self.share(scope, line.key.seat), wants) for scope in line.drawn}
         for place in self.places.values():
             place.frozen = False
         self.freeze()
@@ -283,6 +295,19 @@ def wishes(draw: st.DrawFn) -> Wish:
     return Wish(draw(amounts), draw(st.tuples(small, small, st.just(0))), most, draw(st.integers(0, most)))
 
 
+modest = st.tuples(*[st.integers(0, 4)] * N).map(lambda fixed: Wish(fixed, NOTHING, 0, 0))
+floors = st.just(NOTHING) | amounts
+works = st.tuples(
+    st.integers(0, 3),
+    st.sampled_from(SEATS),
+    modest | wishes(),
+    floors,
+    st.tuples(*[st.integers(0, 12)] * N),
+    st.sampled_from(["held", "sent", "charged_max", "settled"]),
+)
+"""Scope, seat, wish, floor, excess and end of an attempt."""
+
+
 Doubt = tuple[Callable[[Ledger], object], Callable[[], object]]
 """What the client asks of a ledger, and how the journal notes it."""
 CLOSED = ("settled", "released", "charged_max", "voided")
@@ -291,7 +316,6 @@ CLOSED = ("settled", "released", "charged_max", "voided")
 class LedgerMachine(RuleBasedStateMachine):
     """Any order of operations of honest hosts, confused hosts, replaced hosts, and a provider."""
 
-    ledger_class: ClassVar[type[Ledger]] = Ledger
     excess: ClassVar[int] = 0
     """How much more than was held the provider may bill, in each dimension."""
 
@@ -302,28 +326,37 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # --- opening
 
-    @initialize(order=st.sampled_from(["key", "arrival"]), cap=st.tuples(*[st.integers(0, 30)] * N), data=st.data())
-    def begin(self, order: Order, cap: Amounts, data: st.DataObject) -> None:
+    @initialize(
+        order=st.sampled_from(["key", "arrival"]),
+        cap=st.tuples(*[st.integers(0, 40)] * N),
+        children=st.lists(st.tuples(caps, st.integers(0, 3)), max_size=2),
+        done=st.lists(works, max_size=8),
+        data=st.data(),
+    )
+    def begin(self, order: Order, cap: Amounts, children: list[Any], done: list[Any], data: st.DataObject) -> None:
+        """In the middle of things, or walks would seldom come to where much is held and spent."""
         self.order = order
-        self.ledger = self.ledger_class(DIMENSIONS, order)
+        self.ledger = Ledger(DIMENSIONS, order)
         self.open_scope("run", None, cap, data)
+        for child, pick in children:
+            self.open_child(child, pick, data)
+        for attempt in done:
+            self.work(attempt)
 
     @precondition(lambda self: len(self.paper.places) < 4)
     @rule(cap=caps, pick=st.integers(0, 3), data=st.data())
     def open_child(self, cap: tuple[int | None, ...], pick: int, data: st.DataObject) -> None:
-        names = list(self.paper.places)
-        self.open_scope(f"child-{len(names)}", names[pick % len(names)], cap, data)
+        self.open_scope(f"child-{len(self.paper.places)}", self.place(pick), cap, data)
 
     def open_scope(self, name: str, parent: str | None, cap: tuple[int | None, ...], data: st.DataObject) -> None:
         limit = tuple(inf if c is None else c for c in cap)
-        floors = {}
+        kept = {}
         for seat in data.draw(st.sets(st.sampled_from(SEATS))):
-            share = tuple(data.draw(st.integers(0, 4 if c is None else c // 4)) for c in cap)
-            floors[seat] = share
+            kept[seat] = tuple(data.draw(st.integers(0, 4 if c is None else c // 4)) for c in cap)
         above = () if parent is None else self.paper.places[parent].path
         epoch = 0 if parent is None else self.paper.places[parent].epoch
-        self.paper.places[name] = Place((name, *above), limit, floors, epoch)
-        self.ledger.open(name, parent, cap, {seat: pack(share) for seat, share in floors.items()})
+        self.paper.places[name] = Place((name, *above), limit, kept, epoch)
+        self.ledger.open(name, parent, cap, {seat: pack(share) for seat, share in kept.items()})
 
     @rule(pick=st.integers(0, 3))
     def a_new_host_takes_over(self, pick: int) -> None:
@@ -344,12 +377,12 @@ class LedgerMachine(RuleBasedStateMachine):
         lost = [line for line in self.paper.of_older_epochs(self.paper.lines, scope) if line.state in {"held", "sent"}]
         freed = [line for line in lost if line.state == "held" or not billed]
         expected = {
-            name: minus(self.booked(name), plus(*(line.amounts for line in freed if name in self.path_of(line))))
+            name: minus(self.taken(name), plus(*(line.takes(name) for line in freed if name in self.path_of(line))))
             for name in self.paper.places
         }
         closed = self.ledger.expire(scope, billed=billed)
         assert sorted(closed) == sorted(line.granted_id for line in lost)
-        assert {name: self.booked(name) for name in self.paper.places} == expected, "I10"
+        assert {name: self.taken(name) for name in self.paper.places} == expected, "I10"
         self.paper.expire(scope, billed)
         self.paper.freeze()
         with self.unchanged("I7"):
@@ -406,7 +439,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def crash(self) -> None:
         self.paper.read_anew()
         kept = {name: unpack(scope.kept, N) for name, scope in self.ledger.scopes.items()}
-        self.ledger = self.ledger_class(DIMENSIONS, self.order)
+        self.ledger = Ledger(DIMENSIONS, self.order)
         for name, place in self.paper.places.items():
             cap = tuple(None if c == inf else int(c) for c in place.cap)
             floors = {seat: pack(share) for seat, share in place.floors.items()}
@@ -461,7 +494,7 @@ class LedgerMachine(RuleBasedStateMachine):
         step=st.integers(0, 11),
         seat=st.sampled_from(SEATS),
         wish=wishes(),
-        floor=st.just(NOTHING) | amounts,
+        floor=floors,
         at_once=st.booleans(),
     )
     def reserve(self, pick: int, step: int, seat: str, wish: Wish, floor: Amounts, at_once: bool) -> None:
@@ -478,6 +511,27 @@ class LedgerMachine(RuleBasedStateMachine):
         line.order = natural_order(key) if self.order == "key" else self.arrivals
         self.paper.queue[key] = line
         assert got == Waiting(key)
+
+    @rule(attempt=works)
+    def work(self, attempt: tuple[int, str, Wish, Amounts, Amounts, str]) -> None:
+        """An attempt up to some point, in one step."""
+        pick, seat, wish, floor, more, end = attempt
+        line = Line(Key(20 + len(self.paper.lines), seat, 0), self.place(pick), wish, floor, None)
+        line.epoch = self.epoch_of(line)
+        if not self.paper.rooms(line, wish.at(wish.most)):
+            with self.unchanged("I2, I13"):
+                assert self.again(line, wish, floor, True) == Waiting(line.key)
+                self.ledger.withdraw(line.key)
+            return
+        assert self.again(line, wish, floor, True) == self.paper.grant(line, wish.most), "I16"
+        if end == "held":
+            return
+        self.ledger.sent(line.granted_id, line.epoch)
+        self.note_sent(line, NOTHING, more)
+        if end != "sent":
+            figure = line.bill if end == "settled" else None
+            self.ledger.settle(line.granted_id, None if figure is None else pack(figure))
+            self.note_settled(line, figure)
 
     @precondition(lambda self: self.known())
     @rule(pick=st.integers(0), at_once=st.booleans())
@@ -521,6 +575,16 @@ class LedgerMachine(RuleBasedStateMachine):
         del self.paper.queue[key]
         self.ledger.withdraw(key)
         self.ledger.withdraw(key)
+
+    @rule(
+        requests=st.lists(
+            st.tuples(st.integers(0, 3), st.sampled_from(SEATS), wishes(), floors), min_size=1, max_size=4
+        )
+    )
+    def several_ask_at_once(self, requests: list[Any]) -> None:
+        for n, (pick, seat, wish, floor) in enumerate(requests):
+            self.reserve(pick, 50 + len(self.paper.lines) + n, seat, wish, floor, at_once=False)
+        self.decide()
 
     @rule()
     def decide(self) -> None:
@@ -675,6 +739,19 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.ledger.overspend(name) == spent
             assert scope.frozen or not any(spent), "I13: over the cap and not frozen"
 
+    @invariant()
+    def nothing_goes_out_of_a_frozen_scope(self) -> None:
+        for line in self.of("held"):
+            if self.is_frozen(line):
+                with self.unchanged("I13"), refused(BudgetExceeded):
+                    self.ledger.sent(line.granted_id, self.epoch_of(line))
+        for name, place in self.paper.places.items():
+            if any(self.paper.places[scope].frozen for scope in place.path):
+                line = Line(Key(99, "verifier", 0), name, Wish(NOTHING, NOTHING, 0, 0), NOTHING, None)
+                with self.unchanged("I13"):
+                    assert self.again(line, line.wish, NOTHING, True) == Waiting(line.key)
+                    self.ledger.withdraw(line.key)
+
     def teardown(self) -> None:
         """A last host closes the books: nothing is left over, and what was not spent can be had to the last unit."""
         if not self.paper.places:
@@ -706,7 +783,7 @@ class LedgerMachine(RuleBasedStateMachine):
             more = Wish(plus(wish.fixed, tuple(int(i == j) for j in range(N))), NOTHING, 0, 0)
             if room != inf:
                 self.again(line, more, NOTHING, True)
-                assert isinstance(self.ledger.decide()[0], Refused), "I2"
+                assert [type(outcome) for outcome in self.ledger.decide()] == [Refused], "I2"
         held = self.again(line, wish, NOTHING, True)
         assert isinstance(held, Held), "I6, I16: what is left cannot be had"
         self.ledger.release(held.id)
@@ -727,6 +804,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def booked(self, name: str) -> Amounts:
         scope = self.ledger.scopes[name]
         return unpack(scope.settled + scope.held, N)
+
+    def taken(self, name: str) -> Amounts:
+        """What others cannot hold: booked, or kept for finishing calls."""
+        return plus(self.booked(name), unpack(self.ledger.scopes[name].kept, N))
 
     def path_of(self, line: Line) -> tuple[str, ...]:
         return self.paper.places[line.scope].path
@@ -787,6 +868,20 @@ class OverbillingMachine(LedgerMachine):
     """The same hosts before a provider that bills more than was held."""
 
     excess = 12
+
+    @precondition(lambda self: self.of("sent"))
+    @rule(pick=st.integers(0), up=st.integers(0, 3), i=st.integers(0, N - 1), beyond=st.integers(-1, 1))
+    def settle_at_the_brim(self, pick: int, up: int, i: int, beyond: int) -> None:
+        """A bill that fills its scope, or one above, to the cap of one dimension, or misses or passes it by a unit."""
+        line = self.pick(pick, self.of("sent"))
+        path = self.path_of(line)
+        scope = path[up % len(path)]
+        left = self.paper.places[scope].cap[i] - self.paper.settled(scope)[i]
+        line.bill = tuple(
+            max(0, int(left) + beyond) if i == j and left != inf else a for j, a in enumerate(line.amounts)
+        )
+        self.ledger.settle(line.granted_id, pack(line.bill))
+        self.note_settled(line, line.bill)
 
 
 WALKS = 20_000 if settings.get_current_profile_name() == "long" else 200

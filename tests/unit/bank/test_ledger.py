@@ -1,4 +1,4 @@
-"""The ledger in states too rare to be left to chance; most cases take the class, so that planted faults can be put through."""
+"""The ledger in states too rare to be left to chance. tests/property/test_mutants.py plants faults for some of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,6 @@ from runtime.errors import BudgetExceeded, InternalError, OrchestrationError, St
 from runtime.journal import Key
 
 DIMENSIONS = ("tokens", "pico_usd", "calls")
-ONE_LEDGER = pytest.mark.parametrize("ledger_class", [Ledger])
 CAP = (100, None, None)
 
 
@@ -35,9 +34,9 @@ def key(step: int) -> Key:
     return Key(step, "verifier", 0)
 
 
-def book(ledger_class: type[Ledger]) -> tuple[Ledger, list[AttemptId]]:
+def book() -> tuple[Ledger, list[AttemptId]]:
     """A cap of 100 tokens, all of it held by three attempts."""
-    ledger = ledger_class(DIMENSIONS, "key")
+    ledger = Ledger(DIMENSIONS, "key")
     ledger.open("run", None, CAP)
     return ledger, [hold(ledger, step, n) for step, n in enumerate((40, 40, 20))]
 
@@ -67,9 +66,8 @@ def balances(ledger: Ledger, scope: str = "run") -> tuple[int, ...]:
 # --- frozen
 
 
-@ONE_LEDGER
-def test_what_is_held_in_a_frozen_scope_is_not_sent(ledger_class: type[Ledger]) -> None:
-    ledger, (first, _, last) = book(ledger_class)
+def test_what_is_held_in_a_frozen_scope_is_not_sent() -> None:
+    ledger, (first, _, last) = book()
     bill(ledger, first, 101)
 
     with refused(BudgetExceeded):
@@ -79,11 +77,10 @@ def test_what_is_held_in_a_frozen_scope_is_not_sent(ledger_class: type[Ledger]) 
     assert ledger.overspend("run") == (1, 0, 0)
 
 
-@ONE_LEDGER
 @pytest.mark.parametrize("honest", [39, 40, None])
-def test_an_honest_bill_freezes_too_when_it_passes_the_cap(ledger_class: type[Ledger], honest: int | None) -> None:
+def test_an_honest_bill_freezes_too_when_it_passes_the_cap(honest: int | None) -> None:
     """The over-bill before it stayed below the cap, because others held what it took."""
-    ledger, (first, second, last) = book(ledger_class)
+    ledger, (first, second, last) = book()
     bill(ledger, first, 70)
     assert not ledger.scopes["run"].frozen
 
@@ -93,30 +90,29 @@ def test_an_honest_bill_freezes_too_when_it_passes_the_cap(ledger_class: type[Le
         ledger.sent(last)
 
 
-@ONE_LEDGER
-def test_a_scope_stays_frozen_when_a_late_figure_brings_it_below_its_cap(ledger_class: type[Ledger]) -> None:
-    ledger, (first, second, last) = book(ledger_class)
+def test_a_scope_stays_frozen_when_a_late_figure_brings_it_below_its_cap() -> None:
+    ledger, (first, second, last) = book()
     bill(ledger, second, None)
-    bill(ledger, first, 101)
+    bill(ledger, first, 70)
     ledger.settle(second, pack((0, 0, 0)))
-    ledger.check()
+    assert balances(ledger) == (70, 20, 30, 1)
 
     with refused(BudgetExceeded):
         ledger.sent(last)
+    assert ledger.reserve(key(9), "run", tokens(5), at_once=True) == Waiting(key(9))
+    assert ledger.decide() == [Refused(key(9), "run", "tokens", 5, 0)]
 
 
-@ONE_LEDGER
-def test_a_frozen_scope_refuses_even_a_request_for_nothing(ledger_class: type[Ledger]) -> None:
-    ledger, (first, *_) = book(ledger_class)
+def test_a_frozen_scope_refuses_even_a_request_for_nothing() -> None:
+    ledger, (first, *_) = book()
     bill(ledger, first, 101)
     ledger.reserve(key(9), "run", tokens(0))
 
     assert ledger.decide() == [Refused(key(9), "run", "tokens", 0, 0)]
 
 
-@ONE_LEDGER
-def test_a_top_up_thaws_what_it_covers_and_nothing_less(ledger_class: type[Ledger]) -> None:
-    ledger, (first, _, last) = book(ledger_class)
+def test_a_top_up_thaws_what_it_covers_and_nothing_less() -> None:
+    ledger, (first, _, last) = book()
     bill(ledger, first, 130)
 
     ledger.top_up("run", pack((29, 0, 0)))
@@ -128,9 +124,8 @@ def test_a_top_up_thaws_what_it_covers_and_nothing_less(ledger_class: type[Ledge
     assert ledger.overspend("run") == (0, 0, 0)
 
 
-@ONE_LEDGER
-def test_what_is_added_to_a_cap_can_be_held(ledger_class: type[Ledger]) -> None:
-    ledger, _ = book(ledger_class)
+def test_what_is_added_to_a_cap_can_be_held() -> None:
+    ledger, _ = book()
     ledger.reserve(key(9), "run", tokens(30))
     assert ledger.decide() == []
 
@@ -142,7 +137,7 @@ def test_what_is_added_to_a_cap_can_be_held(ledger_class: type[Ledger]) -> None:
 
 @pytest.mark.parametrize("more", [(0, 1, 0), (UNLIMITED - 100, 0, 0)])
 def test_a_cap_is_not_raised_to_or_above_no_limit(more: tuple[int, ...]) -> None:
-    ledger, _ = book(Ledger)
+    ledger, _ = book()
 
     with pytest.raises(InternalError, match="does not exist"):
         ledger.top_up("run", pack(more))
@@ -154,9 +149,8 @@ def test_a_cap_is_not_raised_to_or_above_no_limit(more: tuple[int, ...]) -> None
 # --- hosts that are replaced
 
 
-@ONE_LEDGER
-def test_expiry_leaves_what_the_new_host_and_the_neighbours_hold(ledger_class: type[Ledger]) -> None:
-    ledger = ledger_class(DIMENSIONS, "key")
+def test_expiry_leaves_what_the_new_host_and_the_neighbours_hold() -> None:
+    ledger = Ledger(DIMENSIONS, "key")
     ledger.open("run", None, CAP)
     for child in ("lost", "alive"):
         ledger.open(child, "run", CAP)
@@ -172,9 +166,25 @@ def test_expiry_leaves_what_the_new_host_and_the_neighbours_hold(ledger_class: t
     assert balances(ledger) == (10, 45, 0, 2)
 
 
-@ONE_LEDGER
-def test_where_nobody_bills_everything_of_the_lost_host_comes_back(ledger_class: type[Ledger]) -> None:
-    ledger, (first, second, _) = book(ledger_class)
+def test_expiry_of_one_scope_leaves_what_was_lost_in_another() -> None:
+    ledger = Ledger(DIMENSIONS, "key")
+    ledger.open("run", None, CAP)
+    for step, child in enumerate(("one", "other")):
+        ledger.open(child, "run", CAP)
+        hold(ledger, step, 10, child)
+        ledger.reserve(key(8 + step), child, tokens(100))
+    take_over(ledger)
+
+    assert ledger.expire("one") == [AttemptId(key(0), 0)]
+
+    assert (balances(ledger, "one"), balances(ledger, "other")) == ((0, 0, 0, 0), (0, 10, 0, 1))
+    assert ledger.waiting == 1
+    assert ledger.expire("run") == [AttemptId(key(1), 0)]
+    assert (balances(ledger), ledger.waiting) == ((0, 0, 0, 0), 0)
+
+
+def test_where_nobody_bills_everything_of_the_lost_host_comes_back() -> None:
+    ledger, (first, second, _) = book()
     ledger.sent(first)
     bill(ledger, second, 7)
     take_over(ledger)
@@ -186,14 +196,11 @@ def test_where_nobody_bills_everything_of_the_lost_host_comes_back(ledger_class:
         ledger.settle(first, pack((1, 0, 0)))
 
 
-@ONE_LEDGER
 @pytest.mark.parametrize("figure", [0, 13, 40, 55, 101])
-def test_a_figure_that_comes_after_expiry_counts_as_if_it_had_come_in_time(
-    ledger_class: type[Ledger], figure: int
-) -> None:
-    in_time, (first, *_) = book(ledger_class)
+def test_a_figure_that_comes_after_expiry_counts_as_if_it_had_come_in_time(figure: int) -> None:
+    in_time, (first, *_) = book()
     bill(in_time, first, figure)
-    late, (first, *_) = book(ledger_class)
+    late, (first, *_) = book()
     late.sent(first)
 
     for ledger in (in_time, late):
@@ -206,9 +213,8 @@ def test_a_figure_that_comes_after_expiry_counts_as_if_it_had_come_in_time(
     assert late.scopes["run"].frozen is in_time.scopes["run"].frozen is (figure > 100)
 
 
-@ONE_LEDGER
-def test_a_late_figure_for_a_hold_of_nothing_leaves_no_trace(ledger_class: type[Ledger]) -> None:
-    ledger = ledger_class(DIMENSIONS, "key")
+def test_a_late_figure_for_a_hold_of_nothing_leaves_no_trace() -> None:
+    ledger = Ledger(DIMENSIONS, "key")
     ledger.open("run", None, CAP)
     id = hold(ledger, 0, 0)
     bill(ledger, id, None)
@@ -218,10 +224,9 @@ def test_a_late_figure_for_a_hold_of_nothing_leaves_no_trace(ledger_class: type[
     assert balances(ledger) == (0, 0, 0, 0)
 
 
-@ONE_LEDGER
-def test_a_new_host_does_not_get_the_hold_of_the_lost_one_for_its_own(ledger_class: type[Ledger]) -> None:
+def test_a_new_host_does_not_get_the_hold_of_the_lost_one_for_its_own() -> None:
     """It could be sent twice then, and be billed twice under one hold."""
-    ledger, (first, *_) = book(ledger_class)
+    ledger, (first, *_) = book()
     ledger.sent(first)
     ledger.reserve(key(9), "run", tokens(10))
     take_over(ledger)
@@ -235,9 +240,8 @@ def test_a_new_host_does_not_get_the_hold_of_the_lost_one_for_its_own(ledger_cla
     assert ledger.reserve(key(0), "run", tokens(40), epoch=1, at_once=True).id == AttemptId(key(0), 1)  # type: ignore[union-attr]
 
 
-@ONE_LEDGER
-def test_what_a_lost_host_waited_for_is_out_of_the_queue(ledger_class: type[Ledger]) -> None:
-    ledger, _ = book(ledger_class)
+def test_what_a_lost_host_waited_for_is_out_of_the_queue() -> None:
+    ledger, _ = book()
     ledger.reserve(key(8), "run", tokens(10))
     take_over(ledger)
     assert ledger.reserve(key(9), "run", tokens(10), epoch=1) == Waiting(key(9))
@@ -252,9 +256,41 @@ def test_what_a_lost_host_waited_for_is_out_of_the_queue(ledger_class: type[Ledg
 # --- neighbours
 
 
-@ONE_LEDGER
-def test_who_waits_in_a_full_child_does_not_stall_its_siblings(ledger_class: type[Ledger]) -> None:
-    ledger = ledger_class(DIMENSIONS, "key")
+def test_a_finishing_call_that_holds_less_than_was_kept_for_it_finds_it_again_when_it_is_repeated() -> None:
+    ledger = Ledger(DIMENSIONS, "key")
+    ledger.open("run", None, CAP, {"verifier": pack((60, 0, 0))})
+    first = ledger.reserve(key(0), "run", tokens(20), floor=pack((60, 0, 0)), at_once=True)
+    assert isinstance(first, Held)
+    other = Key(0, "executor", 0)
+    ledger.reserve(other, "run", tokens(41))
+    assert (ledger.decide(), ledger.waiting) == ([], 1)
+
+    ledger.release(first.id)  # the endpoint refused it
+
+    assert ledger.decide() == [Refused(other, "run", "tokens", 41, 40)]
+    assert ledger.reserve(key(0), "run", tokens(60), floor=pack((60, 0, 0)), at_once=True).id.try_ == 1  # type: ignore[union-attr]
+    ledger.check()
+
+
+@pytest.mark.parametrize(("figure", "free"), [(5, 95), (None, 40)])
+def test_what_a_finishing_call_did_not_hold_is_free_when_it_is_done_and_kept_when_it_may_be_repeated(
+    figure: int | None, free: int
+) -> None:
+    ledger = Ledger(DIMENSIONS, "key")
+    ledger.open("run", None, CAP, {"verifier": pack((60, 0, 0))})
+    held = ledger.reserve(key(0), "run", tokens(20), floor=pack((60, 0, 0)), at_once=True)
+    assert isinstance(held, Held)
+    bill(ledger, held.id, figure)
+
+    ledger.reserve(Key(0, "executor", 0), "run", tokens(free + 1))
+    assert ledger.decide() == [Refused(Key(0, "executor", 0), "run", "tokens", free + 1, free)]
+
+    assert isinstance(ledger.reserve(Key(1, "executor", 0), "run", tokens(free), at_once=True), Held)
+    ledger.check()
+
+
+def test_who_waits_in_a_full_child_does_not_stall_its_siblings() -> None:
+    ledger = Ledger(DIMENSIONS, "key")
     ledger.open("run", None, CAP)
     ledger.open("full", "run", (10, None, None))
     ledger.open("wide", "run", (50, None, None))
@@ -317,7 +353,7 @@ def test_a_parent_or_number_of_caps_that_does_not_fit_is_an_error() -> None:
     ],
 )
 def test_check_finds_a_balance_that_does_not_follow_from_the_records(break_it: Callable[[Any], None]) -> None:
-    ledger, _ = book(Ledger)
+    ledger, _ = book()
     ledger.check()
 
     break_it(ledger.scopes["run"])
