@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from policies import FixedPacing, StrategyAuction
 from runtime.agents.agent import Agent
 from runtime.agents.tools import Tool
-from runtime.bank.live import LiveJournal
-from runtime.bank.service import BankClient
+from runtime.bank.client import BankClient
+from runtime.bank.live import Life, LiveJournal
 from runtime.bank.store import Entry
 from runtime.budget import Budget
 from runtime.clock import LoopClock
@@ -177,8 +177,8 @@ def test_a_live_run_keeps_its_caps_gives_back_its_places_and_leaves_nothing_open
         except ConfigError:
             return
         limiter = anyio.CapacityLimiter(places)
-        journal = LiveJournal("run", BankClient(disk), (), len(budget.dimensions))
-        run = Run(prepared, LoopClock(), journal, lambda model: Place(limiter))
+        journal = LiveJournal("run", BankClient(disk), Life(1, [], []), len(budget.dimensions))
+        run = Run(prepared, LoopClock(), journal, lambda model: Place(limiter), 1)
         result = await run.execute()
 
         kept_to(budget, result)
