@@ -124,7 +124,8 @@ async def compare(port: int, stream: bool) -> dict[str, Any]:
             answer = await sdk.chat.completions.create(**body)
             return [chunk async for chunk in answer] if stream else answer
 
-        await cpu_us(bare), await cpu_us(ours)
+        for warm_up in (bare, ours):
+            await cpu_us(warm_up)
         rounds = [(await cpu_us(bare), await cpu_us(ours)) for _ in range(ROUNDS)]
     ratios = [mine / theirs for theirs, mine in rounds]
     columns = {
