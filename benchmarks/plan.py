@@ -15,6 +15,7 @@ from runtime.models.recorded import RecordedModel
 from runtime.models.scripted import ScriptedModel
 from runtime.models.simulated import SimulatedModel
 from runtime.models.spec import ModelSpec
+from runtime.nesting import agents_of
 from runtime.operator import EXPERIMENT
 from runtime.preflight import RunSpec
 from runtime.protocols import Router
@@ -127,13 +128,13 @@ class Definition:
         """
         arms = list(self._arms())
         trials: list[Trial] = []
-        names = sorted({name for topology, _ in arms for a in topology.seats().values() for name in a.model_names()})
+        names = sorted({name for topology, _ in arms for a in agents_of(topology).values() for name in a.model_names()})
         models = {name: runtime.catalog.get(name) for name in names}
         kinds = {name: _kind(model) for name, model in models.items()}
         for t, task in enumerate(self.tasks):
             for s, seed in enumerate(self.seeds):
                 for topology, label in arms:
-                    used = {kinds[name] for agent in topology.seats().values() for name in agent.model_names()}
+                    used = {kinds[name] for agent in agents_of(topology).values() for name in agent.model_names()}
                     kind = "live" if "live" in used else used.pop() if len(used) == 1 else "mixed"
                     for rank, budget in enumerate(self.budgets):
                         spec = runtime.spec("planned", topology, task, budget, seed)
@@ -144,9 +145,9 @@ class Definition:
 
     def _arms(self) -> Iterable[tuple[Topology, str]]:
         for topology in self.topologies:
-            empty = [seat for seat, agent in topology.seats().items() if agent.model is None]
+            empty = [seat for seat, agent in agents_of(topology).items() if agent.model is None]
             if not empty:
-                names = {name for agent in topology.seats().values() for name in agent.model_names()}
+                names = {name for agent in agents_of(topology).values() for name in agent.model_names()}
                 yield topology, "+".join(sorted(names)) if len(names) < 3 else "mixed"
             elif not self.models:
                 raise ConfigError(

@@ -18,6 +18,7 @@ from runtime.budget import Budget
 from runtime.errors import ConfigError
 from runtime.ids import address
 from runtime.models.base import ChatModel
+from runtime.nesting import agents_of
 from runtime.protocols import Topology
 from runtime.task import Task
 
@@ -29,7 +30,7 @@ def run_address(topology: Topology, task: Task, budget: Budget, seed: int, model
         ConfigError: something in it is a lambda, or of a class whose source cannot be found.
     """
     priced = {name: canonical([model.price, getattr(model, "settings", None)]) for name, model in models.items()}
-    words = {agent.role: agent.prompt or words_for(agent.role) for agent in topology.seats().values()}
+    words = {agent.role: agent.prompt or words_for(agent.role) for agent in agents_of(topology).values()}
     checked = [task.address, canonical(task.checker)]
     return address([canonical(topology), checked, canonical(budget), canonical(seed), priced, words])
 

@@ -57,6 +57,8 @@ class Order(NamedTuple):
     floor: Vector = 0
     """For finishing calls: what was kept back for it."""
     senders: tuple[str, ...] = ()
+    scope: str = "run"
+    """The innermost scope it counts in."""
 
 
 class _Done(NamedTuple):
@@ -80,7 +82,6 @@ class Attempts:
     """None in virtual runs: they commit once, sealed, at their end."""
     clock: Clock
     permit_for: Callable[[ChatModel], Permit | None]
-    scope: str
     epoch: int
     began_s: float
     done: list[Attempt]
@@ -146,7 +147,7 @@ class Attempts:
         replayed = None if self.journal is None else self.journal.replay(order.key, digest)
         if replayed is not None:
             return replayed
-        held = await self.admission.admit(order.key, self.scope, need, order.floor, self.epoch, permit)
+        held = await self.admission.admit(order.key, order.scope, need, order.floor, self.epoch, permit)
         try:
             if isinstance(held, Settled):
                 raise InternalError(f"attempt {tuple(order.key)} was settled before")

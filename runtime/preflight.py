@@ -4,19 +4,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
 
-from runtime.agents.agent import Agent
 from runtime.agents.blocks import COVERS_TOKENS
 from runtime.agents.context import content_of, prompt
 from runtime.agents.loop import LEAST_TOKENS, Place
 from runtime.agents.roles import reply_of, words_for
 from runtime.attempts import chat_need
 from runtime.bank.vector import Vector, fits, guards, lanewise_max, lanewise_min, pack_caps, unpack
-from runtime.budget import Budget
+from runtime.budget import Budget, Caps
 from runtime.errors import ConfigError
 from runtime.messages import Report, bundle
 from runtime.models.base import ChatMessage, ChatModel, ChatRequest
 from runtime.models.simulated import SimulatedModel
+from runtime.nesting import RUN_SCOPE, Wiring, wired
 from runtime.protocols import OUTSIDE, Topology
+from runtime.shares import shares_of
 from runtime.task import Task
 
 
@@ -43,10 +44,12 @@ class Prepared:
 
     spec: RunSpec
     models: Mapping[str, ChatModel]
+    wiring: Wiring
     places: dict[str, Place]
-    channels: frozenset[tuple[str, str]]
     floors: dict[str, Vector]
     """By seat, what is kept back for its finishing calls."""
+    ceilings: dict[str, Caps]
+    """Caps of the scopes below the run's, in the run's dimensions; parents come first."""
     virtual: bool
 
 
@@ -61,9 +64,8 @@ def prepare(spec: RunSpec, find: Callable[[str], ChatModel]) -> Prepared:
             or a budget too small for one call and the finish.
     """
     topology, budget = spec.topology, spec.budget
-    seats = dict(topology.seats())
-    if not seats:
-        raise ConfigError(f"{topology.name}: the topology has no seats")
+    wiring = wired(topology)
+    seats = wiring.agents
     models: dict[str, ChatModel] = {}
     for seat, agent in seats.items():
         if not agent.model_names():
@@ -84,41 +86,66 @@ def prepare(spec: RunSpec, find: Callable[[str], ChatModel]) -> Prepared:
         why = model.cannot(spec.task.prompt) if isinstance(model, SimulatedModel) else None
         if why is not None:
             raise ConfigError(f"task {spec.task.id}: {why}")
-    channels = frozenset(topology.channels())
-    for seat in {seat for pair in channels for seat in pair} | {call.seat for call in topology.finish()}:
-        if seat not in seats:
-            raise ConfigError(f"{topology.name}: {seat!r} is wired but is no seat; there are {', '.join(seats)}")
-    places = {seat: Place(seat, agent, 0) for seat, agent in seats.items()}
+    prices = [
+        (call.seat, _least_call(spec, wiring, call.seat, models, call.mails, dearest=True)) for call in wiring.finish
+    ]
     floors: dict[str, Vector] = {}
-    for call in topology.finish():
-        price = _least_call(spec, seats[call.seat], models, call.mails, dearest=True)
-        places[call.seat].floor = price
-        floors[call.seat] = floors.get(call.seat, 0) + price
-    _check_size(spec, seats, models, sum(floors.values()))
+    for seat, price in prices:
+        floors[seat] = floors.get(seat, 0) + price
+    ceilings = {scope: _ceiling(scope, ceiling, budget) for scope, (_, ceiling) in wiring.scopes.items()}
+    for scope, caps in (("run", budget.caps), *ceilings.items()):
+        _check_size(spec, wiring, scope, caps, models, floors)
+    shares = shares_of(budget, wiring, ceilings, floors)
+    places = {seat: Place(seat, agent, shares[seat], wiring.scope_of[seat]) for seat, agent in seats.items()}
+    for seat, price in prices:
+        places[seat].floor = price
     virtual = all(m.virtual for m in models.values()) and all(t.virtual for a in seats.values() for t in a.tools)
-    return Prepared(spec, models, places, channels, floors, virtual)
+    return Prepared(spec, models, wiring, places, floors, ceilings, virtual)
 
 
-def _check_size(spec: RunSpec, seats: Mapping[str, Agent], models: Mapping[str, ChatModel], floor: Vector) -> None:
-    finishing = {call.seat for call in spec.topology.finish()}
-    first = next((a for seat, a in seats.items() if seat not in finishing), next(iter(seats.values())))
-    only_finish = all(seat in finishing for seat in seats)
-    least = floor + (0 if only_finish else _least_call(spec, first, models, 0, dearest=False))
+def _check_size(
+    spec: RunSpec, wiring: Wiring, scope: str, caps: Caps, models: Mapping[str, ChatModel], floors: Mapping[str, Vector]
+) -> None:
+    """Refuse a run, or a part of it under a ceiling of its own, that cannot pay for one call and its finish."""
+    seats = [seat for seat in wiring.agents if wiring.lies_in(seat, scope)]
+    others = [seat for seat in seats if seat not in floors]
+    least = sum(floors.get(seat, 0) for seat in seats)
+    least += _least_call(spec, wiring, others[0], models, 0, dearest=False) if others else 0
     dimensions = spec.budget.dimensions
-    if fits(least, pack_caps(spec.budget.caps), guards(len(dimensions))):
+    if fits(least, pack_caps(caps), guards(len(dimensions))):
         return
-    for name, need, cap in zip(dimensions, unpack(least, len(dimensions)), spec.budget.caps, strict=True):
+    whose = "the budget" if scope == RUN_SCOPE else f"the ceiling of {scope.removeprefix(RUN_SCOPE + '/')},"
+    for name, need, cap in zip(dimensions, unpack(least, len(dimensions)), caps, strict=True):
         if cap is not None and need > cap:
             raise ConfigError(
-                f"{spec.topology.name} on task {spec.task.id}: the budget of {cap:,} {name} is too small for one call "
+                f"{spec.topology.name} on task {spec.task.id}: {whose} of {cap:,} {name} is too small for one call "
                 f"and the finish, which need {need:,}; raise it, or take a smaller team or a cheaper model"
             )
 
 
-def _least_call(spec: RunSpec, agent: Agent, models: Mapping[str, ChatModel], mails: int, *, dearest: bool) -> Vector:
+def _ceiling(scope: str, ceiling: Budget, budget: Budget) -> Caps:
+    """A ceiling's caps in the run's dimensions.
+
+    Raises:
+        ConfigError: it limits seconds, or a tool that the run's budget does not name.
+    """
+    caps = dict(zip(ceiling.dimensions, ceiling.caps, strict=True))
+    unknown = [name for name in caps if name not in budget.dimensions]
+    if ceiling.seconds is not None or unknown:
+        what = "seconds" if ceiling.seconds is not None else unknown[0]
+        raise ConfigError(
+            f"the ceiling of {scope.removeprefix(RUN_SCOPE + '/')} limits {what}, which only a run's budget can"
+        )
+    return tuple(caps.get(name) for name in budget.dimensions)
+
+
+def _least_call(
+    spec: RunSpec, wiring: Wiring, seat: str, models: Mapping[str, ChatModel], mails: int, *, dearest: bool
+) -> Vector:
     """Upper bound of the shortest useful call of a seat with this many full mails, over its candidate models."""
+    agent = wiring.agents[seat]
     kind = reply_of(agent.role)
-    words, longest = agent.prompt or words_for(agent.role), max(len(seat.encode()) for seat in spec.topology.seats())
+    words, longest = agent.prompt or words_for(agent.role), max(len(seat.encode()) for seat in wiring.agents)
     said = _widest_prompt(words, spec.task.prompt, mails, spec.topology.message_tokens, longest)
     request = ChatRequest(said, LEAST_TOKENS[kind], reply=kind, tools=tuple(tool.spec() for tool in agent.tools))
     prices = [chat_need(models[name], request, LEAST_TOKENS[kind]) for name in agent.model_names()]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from runtime.agents.agent import Agent
     from runtime.attempts import Order
     from runtime.bank.book import Held, Need
+    from runtime.budget import Budget
     from runtime.errors import RunHalted, StaleEpoch
     from runtime.journal import Attempt, Key
 
@@ -80,8 +81,13 @@ class Topology(Protocol):
         """How the budget becomes effort."""
         ...
 
-    def seats(self) -> "Mapping[str, Agent]":
-        """The agents by seat path, in the order in which they are served when it matters."""
+    @property
+    def ceiling(self) -> "Budget | None":
+        """What all of it together may spend where it is a seat of another topology; None for as much as the run."""
+        ...
+
+    def seats(self) -> "Mapping[str, Agent | Topology]":
+        """The members by seat, in the order in which they are served when it matters; one may be a whole topology."""
         ...
 
     def channels(self) -> Iterable[tuple[str, str]]:

@@ -10,20 +10,23 @@ from runtime.attempts import Attempts
 from runtime.bank.admission import Admission, Permit
 from runtime.bank.ledger import Ledger
 from runtime.bank.statement import statement
-from runtime.bank.vector import Vector, pack, unpack
-from runtime.boundary import contained, contained_sync, encodable
+from runtime.bank.vector import pack
+from runtime.boundary import contained, contained_sync
 from runtime.budget import PICO_USD, TOKENS, Amounts
 from runtime.clock import Clock, on_grid_s
 from runtime.errors import BudgetExceeded, OrchestrationError, RunHalted
 from runtime.journal import Attempt, in_order
-from runtime.messages import Plan, Refusal, Report, Verdict
+from runtime.messages import Refusal
 from runtime.models.base import ChatModel
+from runtime.nesting import RUN_SCOPE
+from runtime.outcome import text_of
 from runtime.preflight import Prepared
-from runtime.protocols import Answer, Journal, Outcome
+from runtime.protocols import Journal, Outcome
 from runtime.result import RunResult, SpendReport, Status
+from runtime.shares import allowances_of
 from runtime.team import RunTeam
 
-SCOPE = "run"
+SCOPE = RUN_SCOPE
 
 
 @dataclass(slots=True)
@@ -56,6 +59,10 @@ class Run:
         budget = self.prepared.spec.budget
         self.ledger = Ledger(budget.dimensions, "key" if self.prepared.virtual else "arrival")
         self.ledger.open(SCOPE, None, budget.caps, self.prepared.floors, self.epoch)
+        wiring = self.prepared.wiring
+        for scope, caps in self.prepared.ceilings.items():
+            floors = {seat: kept for seat, kept in self.prepared.floors.items() if wiring.lies_in(seat, scope)}
+            self.ledger.open(scope, wiring.scopes[scope][0], caps, floors, self.epoch)
 
     async def execute(self) -> RunResult:
         """Run to the end. Only misuse and bugs raise; everything else is a status of the result.
@@ -71,7 +78,7 @@ class Run:
         for amounts in self.raised:
             self.top_up(amounts)
         spec = self.prepared.spec
-        team = RunTeam(spec.task, self.prepared.places, self.prepared.channels, desk)
+        team = RunTeam(spec.task, self.prepared.wiring, self.prepared.places, desk)
         ending = _Ending()
         async with anyio.create_task_group() as group:
             admission = desk.attempts.admission
@@ -133,18 +140,20 @@ class Run:
     def _make_desk(self, began_s: float) -> Desk:
         prepared = self.prepared
         spec, budget = prepared.spec, prepared.spec.budget
-        floor = unpack(sum(prepared.floors.values()), len(budget.dimensions))
-        free = [0 if cap is None else cap - kept for cap, kept in zip(budget.caps, floor, strict=True)]
-        shares = [_even(budget.caps, free, spec.topology.calls()), _even(budget.caps, free, len(prepared.places))]
-        admission = Admission(self.ledger, dict.fromkeys(prepared.places, shares[1]))
+        allowances = allowances_of(budget, prepared.wiring, prepared.ceilings, prepared.floors)
         attempts = Attempts(
-            admission, self.journal, self.clock, self.permit_for, SCOPE, self.epoch, began_s, self.earlier
+            Admission(self.ledger, allowances),
+            self.journal,
+            self.clock,
+            self.permit_for,
+            self.epoch,
+            began_s,
+            self.earlier,
         )
         return Desk(
             attempts,
             prepared.models,
             spec.topology.pacing,
-            shares[0],
             budget.caps,
             budget.dimensions,
             spec.topology.message_tokens,
@@ -153,7 +162,7 @@ class Run:
 
     def _result(self, ending: _Ending, team: RunTeam, desk: Desk, seconds: float) -> RunResult:
         spec, virtual = self.prepared.spec, self.prepared.virtual
-        answer = _text(ending.outcome if ending.status == "completed" else team.offered)
+        answer = text_of(ending.outcome if ending.status == "completed" else team.offered)
         try:
             correct = contained_sync(f"checker of task {spec.task.id}", spec.task.correct, answer)
         except OrchestrationError as error:
@@ -182,23 +191,17 @@ class Run:
         return any(getattr(model, "by_arrival", False) for model in self.prepared.models.values())
 
     def _metrics(self, team: RunTeam, attempts: list[Attempt]) -> dict[str, float]:
-        slack = _bound_slack(team.refusals, attempts)
+        slack = _bound_slack(team.tally.refusals, attempts)
         return {
             "turns": sum(a.kind == "work" for a in attempts),
-            "messages": team.messages,
-            "refusals": len(team.refusals),
+            "messages": team.tally.messages,
+            "refusals": len(team.tally.refusals),
             "shrunk": sum(a.max_tokens < a.wanted_tokens for a in attempts),
             "charged_max_tokens": sum(a.held_tokens for a in attempts if a.state == "charged_max"),
             "charged_max_pico_usd": sum(a.held_pico_usd for a in attempts if a.state == "charged_max"),
             "slack_tokens": slack[TOKENS],
             "slack_pico_usd": slack[PICO_USD],
         }
-
-
-def _even(caps: tuple[int | None, ...], free: list[int], n: int) -> Vector:
-    """An even share of what is free; where there is no cap, more than any call can need."""
-    plenty = 1 << 80
-    return pack(tuple(plenty if cap is None else max(0, f) // max(1, n) for cap, f in zip(caps, free, strict=True)))
 
 
 def _bound_slack(refusals: list[Refusal], attempts: list[Attempt]) -> tuple[int, int]:
@@ -216,14 +219,3 @@ def _bound_slack(refusals: list[Refusal], attempts: list[Attempt]) -> tuple[int,
         if i is not None and held[i] and refusal.need * used[i] <= refusal.left * held[i]:
             slack[i] = max(slack[i], refusal.left)
     return slack[0], slack[1]
-
-
-def _text(outcome: Outcome) -> str | None:
-    text = outcome
-    if isinstance(outcome, Answer):
-        text = outcome.text
-    elif isinstance(outcome, (Report, Verdict)):
-        text = outcome.answer
-    elif isinstance(outcome, Plan):
-        text = "\n".join(part.text for part in outcome.parts)
-    return encodable(text) if isinstance(text, str) else None

@@ -1,40 +1,62 @@
 """Owns what `solve()` sees of the runtime: asking seats along declared channels, fan-out, and the answer so far."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import anyio
 
-from runtime.agents.context import content_of
+from runtime.agents.context import Content, content_of
 from runtime.agents.loop import Desk, Place, Turn
 from runtime.boundary import contained
-from runtime.errors import BudgetExceeded, ConfigError, NoChannel, OrchestrationError, UnknownSeat
-from runtime.messages import Message, Refusal
-from runtime.protocols import OUTSIDE, Mailable, Outcome
+from runtime.errors import AgentFailed, BudgetExceeded, ConfigError, NoChannel, OrchestrationError, UnknownSeat
+from runtime.messages import Message, Part, Refusal, Report
+from runtime.nesting import Wiring
+from runtime.outcome import text_of
+from runtime.protocols import OUTSIDE, Mailable, Outcome, Topology
 from runtime.task import Task
-from runtime.trampoline import side_by_side
+from runtime.trampoline import handover, side_by_side
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted over a whole run, inner topologies included."""
+
+    refusals: list[Refusal] = field(default_factory=list)
+    """Every refusal, in the order they came."""
+    messages: int = 0
+    """Mails delivered along channels; what comes from the task does not count."""
+    busy: set[str] = field(default_factory=set)
+    """Seats that are answering right now."""
 
 
 class RunTeam:
-    """The team of one run.
+    """The team of one run; or, inside a seat that is a topology, that topology's team.
 
     Args:
         task: the run's own task; messages that bring no task of their own are about it.
-        channels: permitted (sender, receiver) pairs.
+        prefix: path of the seat this team stands for; empty for the run's own.
+        given: what that seat was asked; its part and mails are for everybody inside who is asked about nothing else.
     """
 
     def __init__(
-        self, task: Task, places: Mapping[str, Place], channels: frozenset[tuple[str, str]], desk: Desk
+        self,
+        task: Task,
+        wiring: Wiring,
+        places: Mapping[str, Place],
+        desk: Desk,
+        tally: Tally | None = None,
+        prefix: str = "",
+        given: Content | None = None,
     ) -> None:
         self.offered: Outcome = None
         """The best answer so far."""
-        self.refusals: list[Refusal] = []
-        """Every refusal, in the order they came."""
-        self.messages = 0
-        """Mails delivered along channels; what comes from the task does not count."""
+        self.tally = tally or Tally()
         self._task = task
+        self._wiring = wiring
         self._places = places
-        self._channels = channels
         self._desk = desk
+        self._prefix = prefix
+        self._given = given
         self._virtual = desk.attempts.journal is None
 
     async def ask(self, seat: str, message: Message, *, finish: bool = False) -> Mailable:
@@ -43,27 +65,26 @@ class RunTeam:
         Args:
             finish: this is one of the calls listed by `topology.finish()`; it may draw on what was kept back for it.
         """
-        place = self._places.get(seat)
-        if place is None:
-            raise UnknownSeat(seat, ", ".join(self._places))
-        content = content_of(message, self._task)
-        for sender in content.senders:
-            if sender not in (OUTSIDE, seat):  # what it said itself is its own memory and needs no channel
-                if (sender, seat) not in self._channels:
-                    raise NoChannel(sender, seat)
-                self.messages += 1
-        if place.busy:
-            raise ConfigError(f"seat {seat!r} is being asked already: an agent does one thing at a time; use ask_all")
-        place.busy = True
+        path = self._prefix + seat
+        if path not in self._places and path not in self._wiring.inner:
+            raise UnknownSeat(path, ", ".join(self._places))
+        content = self._delivered(path, message)
+        if path in self.tally.busy:
+            raise ConfigError(f"seat {path!r} is being asked already: an agent does one thing at a time; use ask_all")
+        self.tally.busy.add(path)
         try:
+            if path in self._wiring.inner:
+                return await self._ask_within(path, self._wiring.inner[path], content)
+            place = self._places[path]
             # A user's model may raise anything; from here on it is one of ours.
             turn = Turn(place, self._desk, content, place.floor if finish else 0)
-            return await contained(f"seat {seat}", turn.answer)
-        except BudgetExceeded as error:
-            self.refusals.append(Refusal(seat, *error.args))
-            raise
+            try:
+                return await contained(f"seat {path}", turn.answer)
+            except BudgetExceeded as error:
+                self.tally.refusals.append(Refusal(path, *error.args))
+                raise
         finally:
-            place.busy = False
+            self.tally.busy.discard(path)
 
     async def ask_all(self, asks: Sequence[tuple[str, Message]]) -> list[Mailable | Refusal]:
         """Ask several seats at once; replies in the order of `asks`, a Refusal where the budget did not suffice.
@@ -104,3 +125,37 @@ class RunTeam:
     def offer(self, answer: Outcome) -> None:
         """Record the best answer so far, so that a refusal or a deadline still has one."""
         self.offered = answer
+
+    def _delivered(self, path: str, message: Message) -> Content:
+        """What the seat gets to see, once the channels it came along are checked and counted."""
+        content = content_of(message, self._task)
+        for sender in content.senders:
+            if sender not in (OUTSIDE, path):  # what it said itself is its own memory and needs no channel
+                if (sender, path) not in self._wiring.channels:
+                    raise NoChannel(sender, path)
+                self.tally.messages += 1
+        if self._given is None or (isinstance(message, Task) and message is not self._task):
+            return content
+        part = self._given.part if content.part is None else content.part
+        return content._replace(part=part, mails=content.mails or self._given.mails)
+
+    async def _ask_within(self, path: str, topology: Topology, content: Content) -> Report:
+        """Let a topology answer for its seat. Refused on the way, it answers with the best it has, if it has anything."""
+        # Inside, what the seat was given comes from outside, so that it needs no channel of the inner wiring.
+        part = None if content.part is None else Part(content.part.text, content.part.needs)
+        mails = tuple(replace(mail, sender=OUTSIDE) for mail in content.mails)
+        given = Content(content.task, part, 0, mails)
+        team = RunTeam(content.task, self._wiring, self._places, self._desk, self.tally, f"{path}/", given)
+        await handover()  # a user's topology may wait for anything
+        refused: BudgetExceeded | None = None
+        outcome: Outcome = None
+        try:
+            outcome = await contained(f"topology {topology.name}", topology.solve, content.task, team)
+        except BudgetExceeded as error:
+            refused = error
+        if isinstance(outcome, Refusal):
+            refused = BudgetExceeded(outcome.scope, outcome.dimension, outcome.need, outcome.left)
+        answer = text_of(team.offered if refused is not None else outcome)
+        if answer is None:
+            raise refused or AgentFailed(f"seat {path}", "nothing", f"its topology {topology.name} gave no answer")
+        return Report(answer, covers="" if part is None else part.text, sender=path)

@@ -9,12 +9,13 @@ import anyio
 from policies.pacing import EvenPacing
 from runtime.agents.agent import Agent
 from runtime.agents.roles import reply_of
+from runtime.budget import Budget
 from runtime.errors import ConfigError, OrchestrationError
 from runtime.messages import Part
+from runtime.nesting import MAX_SEATS
 from runtime.protocols import FinishCall, Outcome, Pacing, Router, Team
 from runtime.task import Task
 
-MAX_SEATS = 1000
 T = TypeVar("T")
 
 
@@ -30,7 +31,10 @@ class Topology:
     pacing: Pacing = EvenPacing()
     """How the budget becomes effort."""
 
-    def __init__(self, name: str, seats: Mapping[str, Agent]) -> None:
+    ceiling: Budget | None = None
+    """What all of it together may spend where it is a seat of another topology; see `within`."""
+
+    def __init__(self, name: str, seats: "Mapping[str, Agent | Topology]") -> None:
         if not seats:
             raise ConfigError(f"{name}: a topology needs at least one seat")
         if len(seats) > MAX_SEATS:
@@ -38,8 +42,8 @@ class Topology:
         self.name = name
         self._seats = dict(seats)
 
-    def seats(self) -> Mapping[str, Agent]:
-        """The agents by seat path, in the order in which they are served when it matters."""
+    def seats(self) -> "Mapping[str, Agent | Topology]":
+        """The members by seat, in the order in which they are served when it matters; one may be a whole topology."""
         return self._seats
 
     def channels(self) -> Iterable[tuple[str, str]]:
@@ -57,7 +61,20 @@ class Topology:
     def with_model(self, model: str | Router) -> "Topology":
         """The same topology with `model` in every seat that has none of its own."""
         twin = copy(self)
-        twin._seats = {seat: agent.filled(model) for seat, agent in self._seats.items()}
+        twin._seats = {seat: member.filled(model) for seat, member in self._seats.items()}
+        return twin
+
+    def filled(self, model: str | Router | None) -> "Topology":
+        """The same as `with_model`, under the name that agents have for it; None changes nothing."""
+        return self if model is None else self.with_model(model)
+
+    def within(self, ceiling: Budget) -> "Topology":
+        """The same topology, to be a seat of another one, with a limit to what all of it together may spend there.
+
+        A ceiling sets nothing aside: what it leaves is for whoever needs it.
+        """
+        twin = copy(self)
+        twin.ceiling = ceiling
         return twin
 
     async def solve(self, task: Task, team: Team) -> Outcome:
@@ -67,19 +84,19 @@ class Topology:
 
 def team_of(
     role: str,
-    agents: int | Sequence[Agent],
+    agents: int | Sequence[Agent | Topology],
     model: str | Router | None,
     *,
     at_least: int = 1,
     what: str,
     reply: str | None = None,
-) -> list[Agent]:
-    """Agents from the shorthand: a number of them in a role, or the agents themselves.
+) -> list[Agent | Topology]:
+    """Members from the shorthand: a number of agents in a role, or the members themselves.
 
     Raises:
         ConfigError: fewer than `at_least`, more than a topology may have, or one who does not give the typed reply asked for.
     """
-    members = [Agent(role)] * agents if isinstance(agents, int) else list(agents)
+    members: list[Agent | Topology] = [Agent(role)] * agents if isinstance(agents, int) else list(agents)
     if not at_least <= len(members) <= MAX_SEATS:
         raise ConfigError(f"{what} needs {at_least} to {MAX_SEATS} agents, not {agents!r}")
     if reply is not None:
@@ -87,12 +104,21 @@ def team_of(
     return [member.filled(model) for member in members]
 
 
-def giving(reply: str, what: str, agent: Agent) -> Agent:
-    """The agent, if its role gives this typed reply.
+Member = TypeVar("Member", bound=Agent | Topology)
+
+
+def giving(reply: str, what: str, agent: Member) -> Member:
+    """The agent, if its role gives this typed reply; a topology in its seat gives a report.
 
     Raises:
         ConfigError: it gives another, so the topology could do nothing with what it says.
     """
+    if isinstance(agent, Topology):
+        if reply != "report":
+            raise ConfigError(
+                f"{what}: {agent.name} as a seat gives a report, and a {reply} is needed here; take an Agent"
+            )
+        return agent
     if reply_of(agent.role) != reply:
         raise ConfigError(
             f"{what}: Agent({agent.role!r}) gives a {reply_of(agent.role)}, and a {reply} is needed here; "
@@ -101,7 +127,7 @@ def giving(reply: str, what: str, agent: Agent) -> Agent:
     return agent
 
 
-def numbered(seat: str, agents: Sequence[Agent]) -> dict[str, Agent]:
+def numbered(seat: str, agents: Sequence[Agent | Topology]) -> dict[str, Agent | Topology]:
     """Seat paths `seat[0]`, `seat[1]`, ... for several agents of a kind."""
     return {f"{seat}[{i}]": agent for i, agent in enumerate(agents)}
 

@@ -31,7 +31,7 @@ class Cascade(Topology):
 
     def __init__(
         self,
-        agents: int | Sequence[Agent],
+        agents: int | Sequence[Agent | Topology],
         *,
         agree: int = 2,
         name: str | None = None,

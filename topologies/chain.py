@@ -18,10 +18,10 @@ class Chain(Topology):
 
     def __init__(
         self,
-        executors: int | Sequence[Agent] = 3,
+        executors: int | Sequence[Agent | Topology] = 3,
         *,
         planner: Agent | None = None,
-        verifier: Agent | None = None,
+        verifier: Agent | Topology | None = None,
         model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", executors, model, what="Chain", reply="report")

@@ -26,11 +26,11 @@ class Hybrid(Topology):
 
     def __init__(
         self,
-        executors: int | Sequence[Agent] = 3,
+        executors: int | Sequence[Agent | Topology] = 3,
         *,
         peer_rounds: int = 1,
         planner: Agent | None = None,
-        verifier: Agent | None = None,
+        verifier: Agent | Topology | None = None,
         model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", executors, model, what="Hybrid", reply="report")
@@ -78,7 +78,8 @@ class Hybrid(Topology):
         for _ in range(1 + self.peer_rounds):
             asks = [(seat, bundle(list(reports.values()), part=part)) for seat, part in parts.items()]
             replies = await team.ask_all(asks)
-            reports |= _by_seat(parts, [reply for reply in replies if isinstance(reply, Report)])
+            mended = {seat: reply for (seat, _), reply in zip(asks, replies, strict=True) if isinstance(reply, Report)}
+            reports = {seat: (reports | mended)[seat] for seat in parts if seat in reports | mended}
             team.offer(majority(list(reports.values())))
             refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
             if refusal is not None:
@@ -88,7 +89,3 @@ class Hybrid(Topology):
         if not reports:
             return refusal
         return await team.ask("verifier", bundle(list(reports.values())), finish=True)
-
-
-def _by_seat(parts: dict[str, Part], reports: Sequence[Report]) -> dict[str, Report]:
-    return {seat: report for seat in parts for report in reports if report.sender == seat}

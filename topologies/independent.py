@@ -19,7 +19,7 @@ class Independent(Topology):
     those who answered.
     """
 
-    def __init__(self, agents: int | Sequence[Agent] = 3, *, model: str | Router | None = None) -> None:
+    def __init__(self, agents: int | Sequence[Agent | Topology] = 3, *, model: str | Router | None = None) -> None:
         members = team_of("executor", agents, model, what="Independent", reply="report")
         super().__init__(f"Independent({len(members)})", numbered("agent", members))
 

@@ -29,7 +29,7 @@ class Mesh(Topology):
     """
 
     def __init__(
-        self, agents: int | Sequence[Agent] = 3, *, rounds: int = 2, model: str | Router | None = None
+        self, agents: int | Sequence[Agent | Topology] = 3, *, rounds: int = 2, model: str | Router | None = None
     ) -> None:
         members = team_of("executor", agents, model, at_least=2, what="Mesh", reply="report")
         if rounds < 1:

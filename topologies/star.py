@@ -19,10 +19,10 @@ class Star(Topology):
 
     def __init__(
         self,
-        executors: int | Sequence[Agent] = 4,
+        executors: int | Sequence[Agent | Topology] = 4,
         *,
         planner: Agent | None = None,
-        verifier: Agent | None = None,
+        verifier: Agent | Topology | None = None,
         model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", executors, model, what="Star", reply="report")

@@ -6,9 +6,10 @@ from functools import partial
 from runtime.agents.agent import Agent
 from runtime.errors import BudgetExceeded, ConfigError
 from runtime.messages import Part, Plan, Refusal, Report, Verdict, bundle
+from runtime.nesting import MAX_SEATS
 from runtime.protocols import FinishCall, Mailable, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import MAX_SEATS, Topology, gathered, giving
+from topologies.base import Topology, gathered, giving
 
 Node = tuple[int, ...]
 """A place in the tree: the root is (), its children (0,), (1,), …"""

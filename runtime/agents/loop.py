@@ -36,8 +36,6 @@ class Desk:
     attempts: Attempts
     models: Mapping[str, ChatModel]
     pacing: Pacing
-    share: Vector
-    """One ask's even share of the budget."""
     caps: Caps
     dimensions: tuple[str, ...]
     message_tokens: int
@@ -50,11 +48,13 @@ class Place:
 
     seat: str
     agent: Agent
-    floor: Vector
+    share: Vector
+    """One ask's even share of the budget it draws on."""
+    scope: str
+    """The innermost scope it draws on."""
+    floor: Vector = 0
     """What is kept back for one finishing call of this seat; 0 when it has none."""
     steps: int = 0
-    busy: bool = False
-    """Whether it is answering right now."""
     spent_tokens: int = 0
     spent_pico: int = 0
     """What routing the current ask has cost."""
@@ -158,7 +158,7 @@ class Turn:
         elif arguments is None:
             seen = "error: the arguments are no JSON object"
         else:
-            order = Order(self._next_key(), "tool", tool.name, 0, self.floor)
+            order = Order(self._next_key(), "tool", tool.name, 0, self.floor, (), self.place.scope)
             seen = await self.desk.attempts.tool(tool, arguments, order, self.desk.dimensions)
         return ChatMessage("tool", block("tool", seen, name=call.name), tool_call_id=call.id)
 
@@ -173,6 +173,7 @@ class Turn:
             LEAST_TOKENS[request.reply],
             self.floor if work else 0,
             self.content.senders if work else (),
+            self.place.scope,
         )
         seed = seed_of(*self.desk.seed_parts, *key)
         seeded = ChatRequest(request.messages, request.max_tokens, seed, request.reply, request.tools)
@@ -191,7 +192,7 @@ class Turn:
             return ChatRequest(said, bound.output_tokens, 0, reply, tools)
         effort = agent.effort_tokens
         if effort is None:
-            share = unpack(self.desk.share + self.floor, 2)
+            share = unpack(self.place.share + self.floor, 2)
             price = model.price or Price()
             view = PacingView(
                 None if self.desk.caps[TOKENS] is None else share[TOKENS],

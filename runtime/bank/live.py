@@ -33,6 +33,8 @@ class Life(NamedTuple):
     """What earlier lives wrote."""
     raised: list[Amounts]
     """Top-ups of its budget, in its own dimensions."""
+    sealed: bytes | None = None
+    """Its result, where it is finished already: then there is nothing to take."""
 
 
 class History:
@@ -70,7 +72,9 @@ class History:
             most, least, units = sent["limits"]
             need = Need(pack(tuple(sent["fixed"])), pack(tuple(sent["per_unit"])), most, least)
             charged = None if body.get("charged") is None else pack(tuple(body["charged"]))
-            ledger.restore(id, scope, need, pack(tuple(sent["floor"])), units, entry.state, charged)
+            # Where a ledger knows the run alone, what was held below it counts in the run.
+            place = sent["scope"] if sent["scope"] in ledger.scopes else scope
+            ledger.restore(id, place, need, pack(tuple(sent["floor"])), units, entry.state, charged)
             rows.append(_row(body["row"]) if "row" in body else _lost_row(id, sent["order"], need, units, self._n))
         ledger.expire(scope)
         return rows
@@ -101,6 +105,7 @@ class LiveJournal:
             "per_unit": unpack(need.per_unit, self._n),
             "limits": [need.most, need.least, held.units],
             "floor": unpack(order.floor, self._n),
+            "scope": order.scope,
         }
         try:
             await self._client.write([self._entry(held.id, "sent", body)])
