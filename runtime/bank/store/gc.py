@@ -96,12 +96,13 @@ class _Plan(NamedTuple):
                 return row.name not in self.gone
 
 
-def compacted(path: Path, *, keep_runs: int | None) -> Kept:
+def compacted(path: Path, *, keep_runs: int | None, busy_s: float = 5.0) -> Kept:
     """Write the store anew without what no longer counts, and put it in the place of the old one.
 
     Args:
         path: the store; nobody else may drive it.
         keep_runs: of the sealed runs keep only this many, those sealed last; None keeps all.
+        busy_s: how long to wait for a program that reads the store, before an error.
 
     Raises:
         ConfigError: `keep_runs` is below 0.
@@ -113,7 +114,7 @@ def compacted(path: Path, *, keep_runs: int | None) -> Kept:
     path = real(path)
     if not path.exists():
         raise StoreError(str(path), "there is no store here; nothing was done")
-    with closing(Database(path, busy_s=5.0)) as old:
+    with closing(Database(path, busy_s)) as old:
         new_path = replacement(path)
         try:
             plan = _planned(old, keep_runs)

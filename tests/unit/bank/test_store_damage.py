@@ -9,6 +9,7 @@ import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pytest
@@ -117,17 +118,23 @@ def file(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def found(tmp_path: Path, file: str) -> Found:
+def folder() -> Iterator[Path]:
+    """A folder in memory where there is one: thousands of stores are opened here, and a disk would wait for each."""
+    memory = "/dev/shm"
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def found(tmp_path: Path, folder: Path, file: str) -> Found:
     """A closed store, or, to damage its log, one whose driver was killed: all of COMMITS are in the log."""
-    (tmp_path / "alive").mkdir()
-    (tmp_path / "damaged").mkdir()
-    with fill(tmp_path / "alive" / "s.db") as store:
+    with fill(tmp_path / "s.db") as store:
         reads = all_reads(store)
         if file == "s.db":
             store.close()
-        kept = [path for path in (tmp_path / "alive").iterdir() if not path.name.endswith((".ballast", "-shm"))]
+        kept = [path for path in tmp_path.iterdir() if not path.name.endswith((".ballast", "-shm"))]
         assert file in {path.name for path in kept}
-        return Found(tmp_path / "damaged", {path.name: path.read_bytes() for path in kept}, reads)
+        return Found(folder, {path.name: path.read_bytes() for path in kept}, reads)
 
 
 def ranges(size: int) -> Iterator[tuple[int, int]]:
@@ -174,7 +181,7 @@ def test_added_bytes_are_noticed_or_harmless(found: Found, file: str) -> None:
         found.said_of(file, good + more)
 
 
-def test_every_commit_says_its_number_when_a_body_was_changed(tmp_path: Path) -> None:
+def test_every_commit_says_its_number_when_a_body_was_changed(tmp_path: Path, folder: Path) -> None:
     fill(tmp_path / "s.db").close()
     with sqlite3.connect(tmp_path / "s.db") as db:
         bodies = db.execute(
@@ -182,7 +189,7 @@ def test_every_commit_says_its_number_when_a_body_was_changed(tmp_path: Path) ->
         ).fetchall()
     db.close()
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir() if not path.name.endswith(".ballast")}
-    found = Found(tmp_path, files, ())
+    found = Found(folder, files, ())
     assert {number for number, _ in bodies} == {*range(1, 9)}
     for number, body in bodies:
         good = files["s.db"]

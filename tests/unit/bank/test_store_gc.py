@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,10 @@ def pruned(store: Store) -> dict[str, object]:
     return dict(json.loads(body), link="")
 
 
+def all_files(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.parent.iterdir() if not file.name.endswith(("-shm", ".lock"))}
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Three sealed live runs, two virtual ones, and an open one; of the second live run the last figure came late."""
@@ -86,6 +91,7 @@ def path(tmp_path: Path) -> Path:
         store.commit(
             [Sealed("virtual-2", "v2", b"2"), Ruled("lab", "paused"), Entry("two", 2, "3/a/0", 1, "sent", b"")]
         )
+        store.commit([Entry("two", 2, "4/a/0", 1, "settled", b"{}")])
     return tmp_path / "s.db"
 
 
@@ -100,7 +106,7 @@ def test_all_runs_stay_and_only_what_no_longer_counts_goes(path: Path) -> None:
     with Store(path) as store:
         assert all_reads(store) == before
         assert states(store, "one") == [("2/a/0", 1, "sent"), ("2/a/0", 1, "charged_max")]
-        assert states(store, "two") == [*states(store, "one"), ("2/a/0", 1, "settled")]
+        assert states(store, "two") == [*states(store, "one"), ("2/a/0", 1, "settled"), ("4/a/0", 1, "settled")]
         assert states(store, "open") == [(e.key, e.try_, e.state) for e in live("open") if isinstance(e, Entry)]
         assert json.loads(store.pruned() or b"") == {
             "link": mark.link,
@@ -261,9 +267,37 @@ def test_a_cut_is_noticed_although_gc_was_killed_before_it_could_mark_its_file(p
         Store(path)
 
 
+def test_a_cut_of_a_compacted_store_is_noticed(path: Path) -> None:
+    compacted(path, keep_runs=2)
+    db = sqlite3.connect(path)
+    db.executescript(
+        "DELETE FROM op WHERE n > (SELECT last_op FROM chain ORDER BY n DESC LIMIT 1, 1);"
+        "DELETE FROM chain WHERE n = (SELECT max(n) FROM chain)"
+    )
+    db.close()
+    with pytest.raises(StoreError, match="are missing"):
+        Store(path)
+
+
 def test_gc_is_refused_while_a_driver_has_the_store(path: Path) -> None:
     with Store(path), pytest.raises(StoreError, match=f"another driver works on this store: process {os.getpid()} on"):
         compacted(path, keep_runs=None)
+
+
+def test_gc_is_refused_while_a_reader_keeps_the_log_from_being_moved_into_the_file(path: Path) -> None:
+    with Store(path, busy_s=0.01) as store:
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM op").fetchone()
+        store.commit([Note("plan", b"b")])
+    before = all_files(path)
+    with pytest.raises(StoreError, match="another program reads it"):
+        compacted(path, keep_runs=0, busy_s=0.01)
+    assert all_files(path) == before
+    reader.close()
+    assert compacted(path, keep_runs=0).n_dropped_runs == 4
+    with Store(path) as store:
+        assert store.note("plan") == b"b"
 
 
 def test_gc_is_refused_for_a_damaged_store_and_leaves_it(path: Path) -> None:
