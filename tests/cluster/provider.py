@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -227,6 +228,14 @@ class Folded(NamedTuple):
     """What it counts for: the true figure, or all that was held."""
 
 
+class Sums(NamedTuple):
+    """Tokens of one run: what the provider billed, what the books say, and how many calls were charged whole."""
+
+    billed: int
+    booked: int
+    n_lost: int
+
+
 class Books:
     """What the store says, read anew from its file."""
 
@@ -254,6 +263,18 @@ class Books:
         """What a run counts for by that fold."""
         return sum(attempt.tokens for attempt in self.attempts(run_id).values())
 
+    def sums(self, run_id: str, bills: list[Bill]) -> Sums:
+        """A run's sums, after a look at every call: known to the books at its true figure, or within a hold charged whole."""
+        attempts = self.attempts(run_id)
+        billed = Counter(bill.tokens for bill in bills)
+        known = Counter(a.tokens for a in attempts.values() if a.states == ("sent", "settled"))
+        lost = [a for a in attempts.values() if a.states == ("sent",)]
+        assert known <= billed, "the books know only calls that were billed"
+        assert billed.total() - known.total() <= len(lost), "what they do not know was noted before it left"
+        assert known.total() + len(lost) == len(attempts)
+        assert all(a.tokens == HOLD.tokens for a in lost)
+        return Sums(sum(billed.elements()), self.tokens(run_id), len(lost))
+
     def above(self, run_id: str) -> int:
         """What a run counts for in the books above the runs: what is held for it, or charged."""
         records = self._grants.ledger.records()
@@ -263,6 +284,17 @@ class Books:
     def state_above(self, run_id: str) -> str:
         """The state of a run's grant in those books."""
         return self._grants.ledger.record(AttemptId(Key(0, run_id, 0), 0)).state
+
+    def was_granted(self, run_id: str) -> bool:
+        """Whether a run was ever let in under a cap, or has a place in those books because it was sealed."""
+        return any(record.id == AttemptId(Key(0, run_id, 0), 0) for record in self._grants.ledger.records())
+
+    def open_runs(self) -> list[str]:
+        """Live runs that were begun and not sealed."""
+        return [opened.run_id for opened in self._store.opened()]
+
+    def is_sealed(self, run_id: str) -> bool:
+        return self._store.result(run_id) is not None
 
     def close(self) -> None:
         """Let go of the file."""

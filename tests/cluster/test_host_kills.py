@@ -2,11 +2,10 @@
 
 import os
 import random
-from collections import Counter
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -19,28 +18,6 @@ LIMIT_S = 240
 AT_ONCE = 8
 BUDGET = Budget(tokens=80_000, calls=16)
 """The calls bind where they are cheap, the tokens where they are dear or where calls were lost."""
-
-
-class Sums(NamedTuple):
-    """Tokens of some runs: what the provider billed, what the books say, and the calls that were charged whole."""
-
-    billed: int
-    booked: int
-    n_lost: int
-
-
-def sums_of(name: str, books: Any, provider: Any, billing: Any) -> Sums:
-    """A run's sums, after a look at every call: known to the books at its true figure, or within a hold charged whole."""
-    billed = Counter(bill.tokens for bill in provider.bills(name))
-    attempts = books.attempts(name)
-    known = Counter(a.tokens for a in attempts.values() if a.states == ("sent", "settled"))
-    n_lost = sum(a.states == ("sent",) for a in attempts.values())
-
-    assert known <= billed, "the books know only calls that were billed"
-    assert billed.total() - known.total() <= n_lost, "what the books do not know was noted before it left"
-    assert known.total() + n_lost == len(attempts)
-    assert all(a.tokens == billing.HOLD.tokens for a in attempts.values() if a.states == ("sent",))
-    return Sums(sum(billed.elements()), books.tokens(name), n_lost)
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.chaos)])
@@ -74,7 +51,7 @@ def test_no_bill_is_above_the_books_however_often_hosts_are_killed(
         results |= {result.run_id: result for _, result in running.result(LIMIT_S)}
 
     with closing(billing.Books(store)) as books:
-        sums = {name: sums_of(name, books, provider, billing) for name in results}
+        sums = {name: books.sums(name, provider.bills(name)) for name in results}
         for name, result in results.items():
             assert sums[name].billed <= sums[name].booked <= BUDGET.tokens
             assert sums[name].booked == result.spend.total.tokens == books.above(name)
@@ -113,14 +90,14 @@ def test_a_run_that_loses_host_after_host_is_given_up_and_held_whole_until_it_is
     with pytest.raises(HostLost):
         given_up.result(LIMIT_S)
     with closing(billing.Books(store)) as books:
-        before = sums_of(name, books, provider, billing)
+        before = books.sums(name, provider.bills(name))
         assert books.above(name) == BUDGET.tokens
         assert before.n_lost == 2
 
     ((_, result),) = begin().result(LIMIT_S)
 
     with closing(billing.Books(store)) as books:
-        after = sums_of(name, books, provider, billing)
+        after = books.sums(name, provider.bills(name))
         assert after.n_lost == before.n_lost
         assert after.billed <= after.booked == result.spend.total.tokens == books.above(name) <= BUDGET.tokens
     assert (result.status, result.overspent) == ("completed", False)
