@@ -7,7 +7,8 @@ ledger is never behind the bill: without proof that nothing was sent, the whole 
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import anyio
 import orjson
@@ -23,6 +24,7 @@ from runtime.clock import Clock, on_grid_s
 from runtime.crash import crash_point
 from runtime.errors import (
     AgentFailed,
+    BadModelReply,
     InternalError,
     ModelError,
     ModelRateLimited,
@@ -33,11 +35,18 @@ from runtime.errors import (
 from runtime.ids import address, draw
 from runtime.journal import Attempt, Key, State
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, ToolCall, request_digest
+from runtime.models.probe import prove
+from runtime.models.spec import LimitField
 from runtime.protocols import Journal
 from runtime.trampoline import handover, nap_s
 from runtime.usage import Price, Usage
 
+if TYPE_CHECKING:
+    from runtime.models.openai import OpenAIModel
+
 MAX_TRIES = 4
+FIRST_PROBE = 1_000
+"""Samples from here on are probes, so that no work of a seat is ever taken for one."""
 BACKOFF_S = 0.5
 BACKOFF_MOST_S = 30.0
 RETRY_AFTER_MOST_S = 120.0
@@ -49,7 +58,7 @@ class Order(NamedTuple):
 
     key: Key
     kind: str
-    """work, bid, vote or tool."""
+    """work, bid, vote, probe or tool."""
     name: str
     """The catalogue's name of the model, or the tool's; spend is grouped by it."""
     least: int = 0
@@ -68,6 +77,8 @@ class _Done(NamedTuple):
     """None: unknown, so the whole hold is charged."""
     usage: Usage
     reply: ChatReply
+    failed: BadModelReply | None = None
+    """Why the reply cannot be used, where what it cost is known all the same."""
 
 
 _NO_REPLY = ChatReply("", None)
@@ -93,6 +104,9 @@ class Attempts:
             BudgetExceeded: a try does not fit any more.
             ModelError: refused, failed for good, or out of tries.
         """
+        if getattr(model, "unproved", False):
+            await prove(cast("OpenAIModel", model), partial(self._probe, order))
+        await measure(model, request)
         need = chat_need(model, request, order.least)
         price = model.price or Price()
 
@@ -100,11 +114,17 @@ class Attempts:
             if not getattr(model, "naps", False):
                 await handover()
             granted = request if units == request.max_tokens else replace(request, max_tokens=units)
-            reply = _encodable(await model.complete(granted))
-            usage = reply.usage
+            reply, failed = _NO_REPLY, cast("BadModelReply | None", None)
+            try:
+                reply = _encodable(await model.complete(granted))
+                usage = reply.usage
+            except BadModelReply as error:
+                if error.usage is None:
+                    raise
+                usage, failed = Usage(*error.usage), error
             if usage is None:
                 return _Done(None, Usage(0, 0), reply)
-            return _Done(pack((usage.tokens, price.cost(usage), 1, 0)), usage, reply)
+            return _Done(pack((usage.tokens, price.cost(usage), 1, 0)), usage, reply, failed)
 
         digest = request_digest(request) if self.journal is not None else ""
         for turn in range(MAX_TRIES):
@@ -115,6 +135,12 @@ class Attempts:
                     raise
                 await nap_s(on_grid_s(backoff_s(error, turn, request.seed)))
         raise InternalError("a loop of tries ended without a reply")
+
+    async def _probe(self, order: Order, probe: ChatModel, request: ChatRequest) -> ChatReply:
+        """Ask an endpoint which limit it obeys, as an attempt of the seat that needs to know first."""
+        sample = FIRST_PROBE + get_args(LimitField).index(getattr(probe, "field", ""))
+        key = order.key._replace(sample=sample)
+        return await self.chat(probe, request, Order(key, "probe", order.name, scope=order.scope))
 
     async def tool(self, tool: Tool, arguments: Mapping[str, Any], order: Order, dimensions: tuple[str, ...]) -> str:
         """Call a tool; it costs exactly its price times its units.
@@ -180,10 +206,13 @@ class Attempts:
                     # A cancelled run must not lose what it owes: the entry is written whatever happened to the caller.
                     with anyio.CancelScope(shield=True):
                         reply = None if done.reply is _NO_REPLY else done.reply
-                        await self.journal.closed(row, done.used, reply, digest)
+                        why = "" if done.failed is None else done.failed.reason
+                        await self.journal.closed(row, done.used, reply, digest, why)
         finally:
             if permit is not None:
                 permit.release()
+        if done.failed is not None:
+            raise done.failed
         return done.reply
 
     def _close(self, held: Held, need: Need, order: Order, state: State, done: _Done, began_s: float) -> Attempt:
@@ -231,10 +260,17 @@ def _encodable(reply: ChatReply) -> ChatReply:
 def chat_need(model: ChatModel, request: ChatRequest, least: int) -> Need:
     """The upper bound of a model call, as a line in its reply limit."""
     bound = model.bound(request)
-    price = model.price or Price()
+    price = (model.price or Price()).at(bound.input_tokens)
     fixed = pack((bound.input_tokens, price.ceiling(Usage(bound.input_tokens, 0)), 1, 0))
     most = bound.output_tokens
     return Need(fixed, pack((1, price.output_pico)), most, min(most, least) if model.shrinkable else most)
+
+
+async def measure(model: ChatModel, request: ChatRequest) -> None:
+    """Let an endpoint that can count the prompt do so, at no cost, so that the bound on it is tight from now on."""
+    count = getattr(model, "measure", None)
+    if count is not None:
+        await count(request)
 
 
 def backoff_s(error: ModelError, turn: int, seed: int) -> float:

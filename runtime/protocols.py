@@ -198,8 +198,10 @@ class Journal(Protocol):
         """Commit that the bytes are about to leave, with the bound that is held."""
         ...
 
-    async def closed(self, row: "Attempt", charged: int | None, reply: ChatReply | None, digest: str) -> None:
-        """Commit how the attempt ended, what it was charged, and its reply, if one came."""
+    async def closed(
+        self, row: "Attempt", charged: int | None, reply: ChatReply | None, digest: str, failed: str = ""
+    ) -> None:
+        """Commit how the attempt ended, what it was charged, and its reply, if one came, or why it cannot be used."""
         ...
 
     def replay(self, key: "Key", digest: str) -> ChatReply | None:
@@ -207,5 +209,6 @@ class Journal(Protocol):
 
         Raises:
             ConfigError: the request differs from the recorded one, so this is another run.
+            BadModelReply: what it got could not be used.
         """
         ...

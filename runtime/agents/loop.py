@@ -8,7 +8,7 @@ from runtime.agents.blocks import block
 from runtime.agents.context import Content, content_of, prompt
 from runtime.agents.roles import reply_of, words_for
 from runtime.agents.tools import arguments_of
-from runtime.attempts import Attempts, Order
+from runtime.attempts import Attempts, Order, measure
 from runtime.bank.vector import Vector, unpack
 from runtime.boundary import contained
 from runtime.budget import PICO_USD, TOKENS, Caps
@@ -80,7 +80,7 @@ class Turn:
         award = await self._route()
         words = agent.prompt or words_for(agent.role)
         said = prompt(words, self.content, message_tokens=self.desk.message_tokens, strategy=award.strategy)
-        request = self._request(award.model, said, reply_of(agent.role))
+        request = await self._request(award.model, said, reply_of(agent.role))
         request, reply = await self._converse(award.model, request)
         try:
             typed = typed_reply(request.reply, reply.text, self.place.seat)
@@ -176,18 +176,20 @@ class Turn:
             self.place.scope,
         )
         seed = seed_of(*self.desk.seed_parts, *key)
-        seeded = ChatRequest(request.messages, request.max_tokens, seed, request.reply, request.tools)
+        seeded = replace(request, seed=seed)
         reply = await self.desk.attempts.chat(model, seeded, order)
         if reply.usage is not None and not work:
             self.place.spent_tokens += reply.usage.tokens
             self.place.spent_pico += (model.price or Price()).cost(reply.usage)
         return reply
 
-    def _request(self, name: str, said: tuple[ChatMessage, ...], reply: str) -> ChatRequest:
+    async def _request(self, name: str, said: tuple[ChatMessage, ...], reply: str) -> ChatRequest:
         """A work request whose reply limit is the agent's own effort, else what pacing makes of the share."""
         agent, model = self.place.agent, self.desk.models[name]
         tools = tuple(tool.spec() for tool in agent.tools)
-        bound = model.bound(ChatRequest(said, model.window_tokens, 0, reply, tools))
+        whole = ChatRequest(said, model.window_tokens, 0, reply, tools)
+        await measure(model, whole)
+        bound = model.bound(whole)
         if not model.shrinkable:
             return ChatRequest(said, bound.output_tokens, 0, reply, tools)
         effort = agent.effort_tokens

@@ -16,7 +16,7 @@ from runtime.bank.ledger import Ledger
 from runtime.bank.store import Entry
 from runtime.bank.vector import Vector, pack, unpack
 from runtime.budget import Amounts
-from runtime.errors import ConfigError, RunHalted, StaleEpoch
+from runtime.errors import BadModelReply, ConfigError, RunHalted, StaleEpoch
 from runtime.journal import Attempt, Key
 from runtime.models.base import ChatReply, FinishReason, ToolCall
 from runtime.usage import Usage
@@ -47,8 +47,8 @@ class History:
     def __init__(self, entries: Sequence[Entry], n: int) -> None:
         self._n = n
         self._last: dict[AttemptId, tuple[dict[str, Any], Entry]] = {}
-        self.answered: dict[Key, tuple[str, ChatReply]] = {}
-        """Replies by key, each with the digest of its request."""
+        self.answered: dict[Key, tuple[str, ChatReply | BadModelReply]] = {}
+        """Replies by key, usable or not, each with the digest of its request."""
         for entry in entries:
             step, path = entry.key.split("/", 1)
             seat, sample = path.rsplit("/", 1)
@@ -58,6 +58,8 @@ class History:
             self._last[id] = (body if "limits" in body else sent, entry)
             if body.get("reply") is not None:
                 self.answered[id.key] = (body["digest"], _reply(*body["reply"]))
+            elif body.get("failed"):
+                self.answered[id.key] = (body["digest"], BadModelReply(body["row"][5], body["failed"]))
 
     def restore(self, ledger: Ledger, scope: str) -> list[Attempt]:
         """Bring a fresh ledger to where the earlier lives ended, and return their attempts.
@@ -113,12 +115,15 @@ class LiveJournal:
             self.halted = error
             raise
 
-    async def closed(self, row: Attempt, charged: Vector | None, reply: ChatReply | None, digest: str) -> None:
-        """Commit how the attempt ended, what it was charged, and its reply, if one came."""
+    async def closed(
+        self, row: Attempt, charged: Vector | None, reply: ChatReply | None, digest: str, failed: str = ""
+    ) -> None:
+        """Commit how the attempt ended, what it was charged, and its reply, if one came, or why it cannot be used."""
         body = {
             "digest": digest,
             "row": list(row),
             "charged": None if charged is None else unpack(charged, self._n),
+            "failed": failed,
             "reply": None if reply is None else [reply.text, reply.usage, reply.finish, reply.tool_calls],
         }
         id = AttemptId(Key(row.step, row.seat, row.sample), row.try_)
@@ -129,6 +134,7 @@ class LiveJournal:
 
         Raises:
             ConfigError: the request is another one, so this is not the same run.
+            BadModelReply: what it got could not be used.
         """
         known, reply = self.history.answered.get(key, (digest, None))
         if known != digest:
@@ -136,6 +142,8 @@ class LiveJournal:
                 f"run {self._run_id}: the request of step {key.step} of {key.seat} differs from the one in the store; "
                 "a resumed run must use the same task, topology, prompts and models"
             )
+        if isinstance(reply, BadModelReply):
+            raise reply
         return reply
 
     def _entry(self, id: AttemptId, state: Any, body: dict[str, Any]) -> Entry:
