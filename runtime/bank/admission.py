@@ -8,7 +8,11 @@ matter. Each seat has an *allowance*, its even share of the run's budget; all al
 within what is left of its own seat's allowance is granted at once as long as no request beyond an allowance was granted
 before. Why this is safe: with free = cap - settled - held, the surplus free - Σ (allowances left) does not change by such a
 grant or its settlement, so every request of that kind fits, whatever came first; and the switch that ends this regime is
-thrown at quiescence only. Requests beyond an allowance queue.
+thrown at quiescence only. Requests beyond an allowance queue, and so do those in a scope whose own cap could bind.
+
+The *leaf rule* keeps this free of deadlocks: an attempt is open only while its own bytes are out, so who waits never holds
+anything, and whatever is waited for comes back on its own. A caller that asks with a hold in its hand, or runs an agent as a
+tool of an open attempt, may wait for itself, and nothing here can see that.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +20,10 @@ from typing import Protocol
 
 import anyio
 
-from runtime.bank.book import AttemptId, Held, Need, Refused, Settled, Waiting
+from runtime.bank.book import AttemptId, Held, Need, Refused, Scope, Settled, Waiting
 from runtime.bank.ledger import Ledger
 from runtime.bank.vector import Vector, fits, guards
-from runtime.errors import BudgetError, BudgetExceeded
+from runtime.errors import BudgetError, BudgetExceeded, StaleEpoch
 from runtime.journal import Key
 from runtime.trampoline import handover
 
@@ -37,11 +41,17 @@ class Permit(Protocol):
 
 
 class _Waiter:
-    __slots__ = ("decided", "outcome")
+    __slots__ = ("decided", "epoch", "outcome", "place")
 
-    def __init__(self) -> None:
+    def __init__(self, place: Scope, epoch: int) -> None:
+        self.place = place
+        self.epoch = epoch
         self.decided = anyio.Event()
-        self.outcome: Held | Refused | None = None
+        self.outcome: Held | Refused | StaleEpoch | None = None
+
+    def decide(self, outcome: Held | Refused | StaleEpoch) -> None:
+        self.outcome = outcome
+        self.decided.set()
 
 
 class Admission:
@@ -57,6 +67,7 @@ class Admission:
         self._virtual = ledger.order == "key"
         self._allowances = dict(allowances) if self._virtual else {}
         self._guard = guards(len(ledger.dimensions))
+        self._unbound: dict[str, bool] = {}
         self._waiters: dict[Key, _Waiter] = {}
         self._stirred = anyio.Event()
         self.on_first_stir: Callable[[], object] = _nothing
@@ -71,11 +82,12 @@ class Admission:
 
         Raises:
             BudgetExceeded: it does not fit and waiting cannot help.
+            StaleEpoch: a newer host owns the scope, perhaps only since this request began to wait.
         """
         if permit is not None:
             await permit.acquire()
         allowance = self._allowances.get(key.seat)
-        within = allowance is not None and fits(need.at(need.most), allowance, self._guard)
+        within = allowance is not None and fits(need.at(need.most), allowance, self._guard) and self._is_unbound(scope)
         try:
             outcome = self.ledger.reserve(key, scope, need, floor, epoch, at_once=within)
         except BudgetError:
@@ -83,10 +95,26 @@ class Admission:
                 permit.release()
             raise
         if isinstance(outcome, Waiting):
-            return await self._wait(key, permit)
+            return await self._wait(key, _Waiter(self.ledger.scopes[scope], epoch), permit)
         if isinstance(outcome, Held) and allowance is not None:
             self._allowances[key.seat] = allowance - outcome.amounts
         return outcome
+
+    def fence(self, scope: str, epoch: int, *, billed: bool = True) -> list[AttemptId]:
+        """Let a newer host own a scope and all below: what older ones hold is closed, who waits for them is told so.
+
+        Args:
+            billed: as for `Ledger.expire`.
+        """
+        self.ledger.open(scope, None, (), epoch=epoch)
+        closed = self.ledger.expire(scope, billed=billed)
+        self._allowances.clear()
+        for waiter in self._waiters.values():
+            place = waiter.place
+            if waiter.outcome is None and waiter.epoch < place.epoch and self.ledger.scopes[scope] in place.path:
+                waiter.decide(StaleEpoch(place.name, waiter.epoch, place.epoch))
+        self.stir()
+        return closed
 
     def sent(self, id: AttemptId, epoch: int) -> None:
         """Note that the bytes are about to leave.
@@ -101,18 +129,32 @@ class Admission:
             raise
 
     def settle(self, id: AttemptId, used: Vector | None) -> None:
-        """Settle in the book and let waiters have what came back."""
-        held = self.ledger.record(id).amounts
+        """Settle in the book and let waiters have what came back. Nothing, where a newer host had it voided."""
+        record = self.ledger.record(id)
+        if record.state == "voided":
+            return
+        is_news = record.state != "settled"
         self.ledger.settle(id, used)
-        if used is not None and id.key.seat in self._allowances and fits(used, held, self._guard):
-            self._allowances[id.key.seat] += held - used
+        allowance = self._allowances.get(id.key.seat)
+        if is_news and used is not None and allowance is not None:
+            if fits(used, allowance + record.amounts, self._guard):
+                self._allowances[id.key.seat] = allowance + record.amounts - used
+            else:
+                self._allowances.clear()  # a bill above its hold took what others were promised
         self.stir()
 
     def release(self, id: AttemptId) -> None:
-        """Release in the book and let waiters have what came back."""
-        self.ledger.release(id)
-        if id.key.seat in self._allowances:
-            self._allowances[id.key.seat] += self.ledger.record(id).amounts
+        """Release in the book and let waiters have what came back.
+
+        Where a newer host has closed the attempt already, the proof that nothing was sent is its late figure.
+        """
+        record = self.ledger.record(id)
+        if record.state == "charged_max":
+            self.ledger.settle(id, 0)
+        elif record.is_open:
+            self.ledger.release(id)
+            if id.key.seat in self._allowances:
+                self._allowances[id.key.seat] += record.amounts
         self.stir()
 
     async def decide_at_quiescence(self) -> None:
@@ -123,8 +165,8 @@ class Admission:
             self._stirred = anyio.Event()
             self._announce()
 
-    async def _wait(self, key: Key, permit: Permit | None) -> Held:
-        waiter = self._waiters[key] = _Waiter()
+    async def _wait(self, key: Key, waiter: _Waiter, permit: Permit | None) -> Held:
+        self._waiters[key] = waiter
         in_place = True
         try:
             await handover()
@@ -134,12 +176,14 @@ class Admission:
                     permit.release()
                 in_place = False
                 await waiter.decided.wait()
+            if isinstance(waiter.outcome, StaleEpoch):
+                raise waiter.outcome
             if isinstance(waiter.outcome, Refused):
                 raise BudgetExceeded(*waiter.outcome[1:])
             if permit is not None and not in_place:
                 await permit.acquire()
         except BaseException:
-            # Refused or cancelled. What was granted in the same instant goes back, what was not leaves the queue.
+            # Refused, fenced or cancelled. What was granted in the same instant goes back, what was not leaves the queue.
             if permit is not None and in_place:
                 permit.release()
             if isinstance(waiter.outcome, Held):
@@ -149,8 +193,9 @@ class Admission:
                 self.stir()
             raise
         finally:
-            del self._waiters[key]
-        assert waiter.outcome is not None
+            if self._waiters.get(key) is waiter:  # and not one of a newer host
+                del self._waiters[key]
+        assert isinstance(waiter.outcome, Held)
         return waiter.outcome
 
     def stir(self) -> None:
@@ -166,12 +211,24 @@ class Admission:
 
     def _announce(self) -> None:
         for outcome in self.ledger.decide():
-            if isinstance(outcome, Held):
-                # A grant beyond an allowance eats into the others' shares: from here on every request queues.
-                self._allowances.clear()
-            waiter = self._waiters[outcome.id.key if isinstance(outcome, Held) else outcome.key]
-            waiter.outcome = outcome
-            waiter.decided.set()
+            key = outcome.id.key if isinstance(outcome, Held) else outcome.key
+            if isinstance(outcome, Held) and self._allowances:
+                allowance = self._allowances.get(key.seat, 0)
+                if fits(outcome.amounts, allowance, self._guard):
+                    self._allowances[key.seat] = allowance - outcome.amounts
+                else:
+                    # A grant beyond an allowance eats into the others' shares: from here on every request queues.
+                    self._allowances.clear()
+            self._waiters[key].decide(outcome)
+
+    def _is_unbound(self, scope: str) -> bool:
+        """Whether no cap binds there but the run's, which all allowances together fit."""
+        known = self._unbound.get(scope)
+        if known is None:
+            *inner, run = self.ledger.scopes[scope].path
+            known = all(not s.kept and fits(run.caps, s.caps, self._guard) for s in inner)
+            self._unbound[scope] = known
+        return known
 
 
 def _nothing() -> None:

@@ -184,7 +184,7 @@ class Scope:
 class Record:
     """One attempt in the book."""
 
-    __slots__ = ("amounts", "charged", "drawn", "epoch", "floor", "id", "need", "path", "state", "units")
+    __slots__ = ("amounts", "charged", "drawn", "epoch", "floor", "id", "late", "need", "path", "state", "units")
 
     def __init__(
         self, id: AttemptId, path: tuple[Scope, ...], need: Need, floor: Vector, units: int, epoch: int
@@ -203,11 +203,18 @@ class Record:
         self.state: State = "held"
         self.charged: Vector | None = None
         """What is settled for it: the true figure, or the hold when charged at maximum."""
+        self.late = False
+        """Whether the true figure came after it had been charged at maximum."""
 
     @property
     def is_open(self) -> bool:
         """Whether its amounts are held."""
         return self.state in OPEN
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether its key is not free for another try: it is open, or was answered. A late figure is no answer."""
+        return self.is_open or (self.state == "settled" and not self.late)
 
     def spares(self) -> list[Vector]:
         """In each scope of the path, what it drew beyond its amounts; empty for nothing.
@@ -270,6 +277,7 @@ class Record:
             scope.settled += more
             if excess or scope.over:
                 scope.note_excess(excess)
+        self.late = self.charged is not None
         self.charged = charged
         self.state = "charged_max" if used is None else "settled"
 

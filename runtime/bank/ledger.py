@@ -30,7 +30,7 @@ accept a bill above the hold, because it is a fact too: it is booked as `over`, 
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from runtime.bank.book import OPEN, AttemptId, Held, Need, Record, Refused, Scope, Settled, Waiting
+from runtime.bank.book import AttemptId, Held, Need, Record, Refused, Scope, Settled, Waiting
 from runtime.bank.ledger_queue import Request, natural_order
 from runtime.bank.proof import prove
 from runtime.bank.vector import UNLIMITED, Vector, pack_caps, unpack
@@ -39,8 +39,6 @@ from runtime.errors import BudgetConflict, BudgetExceeded, InternalError, StaleE
 from runtime.journal import Key, State
 
 Order = Literal["key", "arrival"]
-_TAKEN = OPEN | {"settled"}
-"""States in which a key is not free for another try."""
 
 
 class Ledger:
@@ -103,7 +101,8 @@ class Ledger:
     ) -> Held | Waiting | Settled:
         """Hold the upper bound of an attempt, or queue for it.
 
-        Harmless when repeated with the same body. After RELEASED or CHARGED_MAX the same key opens a new try.
+        Harmless when repeated with the same body. After RELEASED, VOIDED or CHARGED_MAX the same key opens a new try, also
+        when the true figure has come since.
 
         Args:
             floor: for a finishing call, how much of its seat's share of the floor it may draw.
@@ -120,7 +119,7 @@ class Ledger:
         if epoch < place.epoch:
             raise StaleEpoch(scope, epoch, place.epoch)
         tries = self._records.get(key)
-        if tries is not None and tries[-1].state in _TAKEN:
+        if tries is not None and tries[-1].takes_key:
             return self._again(key, tries[-1], place, need, floor, epoch)
         if self._queue and key in self._queue:
             return self._again(key, self._queue[key], place, need, floor, epoch)

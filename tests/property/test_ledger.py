@@ -108,6 +108,7 @@ class Line:
     state: str = "waiting"
     epoch: int = 0
     charged: Amounts = NOTHING
+    late: bool = False
     bill: Amounts | None = None
     """What the provider bills for it, decided when it is sent; nobody else knows it before."""
 
@@ -124,7 +125,13 @@ class Line:
         """A call that may be made again gives back to the floor what it did not hold; of one that is done that is free."""
         if state == "charged_max":
             self.drawn = {scope: least_of(drawn, self.amounts) for scope, drawn in self.drawn.items()}
+        self.late = self.state == "charged_max"
         self.state, self.charged = state, charged
+
+    @property
+    def takes_key(self) -> bool:
+        """A figure that came late is no answer, so the work may be tried again."""
+        return self.state in {"waiting", "held", "sent"} or (self.state == "settled" and not self.late)
 
     def holds(self, scope: str) -> Amounts:
         """Its amounts, or what it drew out of the floor where that is more."""
@@ -263,7 +270,7 @@ class Paper:
         """
         self.queue.clear()
         for line in self.lines:
-            line.drawn = dict.fromkeys(line.drawn, NOTHING)
+            line.drawn, line.late = dict.fromkeys(line.drawn, NOTHING), False
         for line in self.lines:
             if line.state not in {"released", "voided"}:
                 wants = least_of(line.floor, line.amounts) if line.state == "charged_max" else line.floor
@@ -500,7 +507,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def reserve(self, pick: int, step: int, seat: str, wish: Wish, floor: Amounts, at_once: bool) -> None:
         """A new key, or the next try of one that was released or charged at maximum."""
         key, scope = Key(step, seat, 0), self.place(pick)
-        if key in self.paper.queue or self.last_of(key).state in {"held", "sent", "settled"}:
+        if any(line.key == key for line in self.known()):
             return
         line = Line(key, scope, wish, floor, None, epoch=self.paper.places[scope].epoch)
         got = self.ledger.reserve(key, scope, wish.need(), pack(floor), line.epoch, at_once)
@@ -828,13 +835,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def of(self, *states: str) -> list[Line]:
         return [line for line in self.paper.lines if line.state in states]
 
-    def last_of(self, key: Key) -> Line:
-        tries = [line for line in self.paper.lines if line.key == key]
-        return tries[-1] if tries else Line(key, "", Wish(NOTHING, NOTHING, 0, 0), NOTHING, None)
-
     def known(self) -> list[Line]:
-        """Requests whose key is taken: queued, open, or settled."""
-        return [*self.paper.queue.values(), *self.of("held", "sent", "settled")]
+        """Requests whose key is taken: queued, open, or answered."""
+        last = {line.key: line for line in self.paper.lines}
+        return [*self.paper.queue.values(), *(line for line in last.values() if line.takes_key)]
 
     def again(self, line: Line, wish: Wish, floor: Amounts, at_once: bool, ledger: Ledger | None = None) -> object:
         ask = (ledger or self.ledger).reserve

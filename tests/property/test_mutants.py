@@ -66,8 +66,9 @@ IS_OPEN, IS_OLD = "record.is_open and", " and record.epoch < record.path[0].epoc
 
 HONEST: dict[str, list[Edit]] = {
     # keys
-    "no key check": [in_ledger("reserve", "tries[-1].state in _TAKEN", "False")],
+    "no key check": [in_ledger("reserve", "tries[-1].takes_key", "False")],
     "no key check in the queue": [in_ledger("reserve", "if self._queue and key in self._queue", "if False")],
+    "a late figure takes the key": [in_record("charge", "self.charged is not None", "False")],
     "another body is taken for the same": [
         in_ledger("_again", "(known.path[0], known.need, known.floor) != (place, need, floor)", "False")
     ],

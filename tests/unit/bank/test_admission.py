@@ -1,6 +1,7 @@
 """Who gets the budget when several ask at once: by key at quiescence in virtual runs, by arrival in live ones."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -189,6 +190,116 @@ def test_what_a_seat_did_not_use_it_may_have_again_at_once() -> None:
     assert all(outcome[2] == outcome[3] for (_, seat, _), outcome in got.items() if seat == "executor[0]")
 
 
+@pytest.mark.parametrize(("allowance", "first", "bill", "second"), [(10, 10, 10, 10), (10, 10, 5, 10), (10, 5, 9, 5)])
+def test_what_a_seat_has_spent_of_its_allowance_it_does_not_have_again_at_once(
+    allowance: int, first: int, bill: int, second: int
+) -> None:
+    """At 1 s everybody asks: two for their whole shares, and one, who has spent of its own, for more than it has left.
+
+    In the last case it spent more than it held.
+    """
+    for spawn_order in [*permutations(range(3))] * 4:
+
+        async def main(spawn_order: Sequence[int] = spawn_order) -> None:
+            admission = door(3 * allowance, "key", even(3 * allowance, 3))
+            got: dict[int, bool] = {}
+
+            async def seat(i: int) -> None:
+                if i == 0:
+                    await spend(admission, key(0), first, bill)
+                else:
+                    await anyio.sleep(1)
+                try:
+                    need = second if i == 0 else allowance
+                    await spend(admission, key(i, 1), need, need)
+                    got[i] = True
+                except BudgetExceeded:
+                    got[i] = False
+
+            async def all_seats() -> None:
+                async with anyio.create_task_group() as group:
+                    for i in spawn_order:
+                        group.start_soon(seat, i)
+
+            await beside_its_decider(admission, all_seats)
+            assert got == {0: False, 1: True, 2: True}
+
+        virtual(main)
+
+
+async def spend(admission: Admission, key: Key, need: int, bill: int, scope: str = "run") -> None:
+    """A call of one second."""
+    held = await admission.admit(key, scope, tokens(need), 0, 0, None)
+    assert isinstance(held, Held)
+    admission.sent(held.id, 0)
+    await anyio.sleep(1)
+    admission.settle(held.id, bill)
+
+
+@pytest.mark.parametrize("spawn_order", list(permutations(range(3))))
+def test_in_a_scope_whose_own_cap_could_bind_the_lowest_key_wins(spawn_order: Sequence[int]) -> None:
+    """Each has 10 of the run's 30, but the scope in which they ask has 20."""
+
+    async def main() -> None:
+        admission = door(30, "key", even(30, 3))
+        admission.ledger.open("child", "run", (20,))
+        got: list[int] = []
+
+        async def seat(i: int) -> None:
+            with contextlib.suppress(BudgetExceeded):
+                await spend(admission, key(i), 10, 10, "child")
+                got.append(i)
+
+        async def all_seats() -> None:
+            async with anyio.create_task_group() as group:
+                for i in spawn_order:
+                    group.start_soon(seat, i)
+
+        await beside_its_decider(admission, all_seats)
+        assert sorted(got) == [0, 1]
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("spawn_order", list(permutations(range(3))))
+def test_what_was_granted_at_quiescence_within_an_allowance_is_spent_of_it(spawn_order: Sequence[int]) -> None:
+    async def main() -> None:
+        admission = door(30, "key", even(30, 3))
+        admission.ledger.open("child", "run", (20,))
+        got: list[int] = []
+
+        async def seat(i: int) -> None:
+            if i == 0:
+                await spend(admission, key(0), 10, 10, "child")
+            else:
+                await anyio.sleep(1)
+            with contextlib.suppress(BudgetExceeded):
+                await spend(admission, key(i, 1), 10, 10)
+                got.append(i)
+
+        async def all_seats() -> None:
+            async with anyio.create_task_group() as group:
+                for i in spawn_order:
+                    group.start_soon(seat, i)
+
+        await beside_its_decider(admission, all_seats)
+        assert sorted(got) == [1, 2]
+
+    for _ in range(4):
+        virtual(main)
+
+
+@pytest.mark.parametrize("ceiling", [30, None])
+def test_in_a_scope_as_wide_as_the_run_nobody_waits_for_the_instant_to_end(ceiling: int | None) -> None:
+    async def main() -> None:
+        admission = door(30, "key", even(30, 3))
+        admission.ledger.open("child", "run", (ceiling,))
+        held = await admission.admit(key(0), "child", tokens(10), 0, 0, None)  # and there is no decider
+        assert isinstance(held, Held)
+
+    virtual(main)
+
+
 @pytest.mark.parametrize("arrival", list(permutations(range(3))))
 def test_live_runs_serve_by_arrival(arrival: Sequence[int]) -> None:
     admission = door(2500, "arrival")
@@ -329,6 +440,257 @@ def test_a_request_of_a_fan_out_that_ends_before_it_could_wait_is_out_of_the_que
         await anyio.sleep(1)
 
     virtual(partial(beside_its_decider, admission, main))
+
+
+# --- the leaf rule
+
+
+@pytest.mark.parametrize("settles_first", [True, False])
+def test_an_agent_that_asks_for_its_tool_with_a_hold_in_its_hand_waits_for_itself(settles_first: bool) -> None:
+    """Each call takes 60 of 100. Nobody else holds anything, so nothing comes back; and nothing is refused either."""
+    served: list[str] = []
+
+    async def main() -> None:
+        admission = door(100, "key")
+
+        async def agent() -> None:
+            own = await admit(admission, key(0), tokens(60))
+            admission.sent(own.id, 0)
+            if settles_first:
+                admission.settle(own.id, 20)
+            tool = await admit(admission, Key(0, "executor[0]/tool", 0), tokens(60))
+            served.append("tool")
+            admission.sent(tool.id, 0)
+            admission.settle(tool.id, 20)
+            if not settles_first:
+                admission.settle(own.id, 20)
+
+        with anyio.move_on_after(10**6) as for_ever:
+            await beside_its_decider(admission, agent)
+        assert for_ever.cancelled_caught is not settles_first
+        assert admission.ledger.scopes["run"].open_holds == (0 if settles_first else 1)
+
+    virtual(main)
+    assert served == (["tool"] if settles_first else [])
+
+
+# --- nobody starves
+
+
+@pytest.mark.parametrize("order", ["key", "arrival"])
+def test_a_large_request_is_served_in_spite_of_a_stream_of_small_ones(order: Order) -> None:
+    """Eight seats never stop; what a ninth needs is free only when all others hold nothing."""
+    before: list[Key] = []
+
+    async def main() -> None:
+        admission = door(10**6, order)
+        admission.ledger.open("narrow", "run", (80,))
+
+        async def small(i: int) -> None:
+            for step in range(100):
+                held = await admission.admit(key(i, step), "narrow", tokens(10), 0, 0, None)
+                assert isinstance(held, Held)
+                before.append(held.id.key)
+                admission.sent(held.id, 0)
+                await (anyio.sleep(1 + i % 3) if order == "key" else several_turns(1 + i % 3))
+                admission.settle(held.id, 0)
+
+        async def large() -> None:
+            await (anyio.sleep(5) if order == "key" else several_turns(5))
+            asked = len(before)
+            held = await admission.admit(key(9, 7), "narrow", tokens(80), 0, 0, None)
+            assert isinstance(held, Held)
+            overtaking = [other for other in before[asked:] if order == "arrival" or other.step > 7]
+            assert overtaking == []
+            admission.release(held.id)
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for i in range(8):
+                group.start_soon(small, i)
+            group.start_soon(large)
+            if order == "key":
+                group.start_soon(admission.decide_at_quiescence)
+
+    (virtual if order == "key" else live)(main)
+
+
+async def several_turns(n: int) -> None:
+    for _ in range(n):
+        await checkpoint()
+
+
+# --- hosts that are replaced
+
+
+@contextmanager
+def is_fenced() -> Iterator[None]:
+    with pytest.raises(StaleEpoch) as fenced:
+        yield
+    assert fenced.value.args == ("run", 0, 1)
+
+
+both_ways = pytest.mark.parametrize("order", ["key", "arrival"])
+
+
+@both_ways
+def test_who_waits_is_told_at_once_that_another_host_has_taken_over(order: Order) -> None:
+    admission = door(100, order)
+    told: list[int] = []
+
+    async def old(i: int) -> None:
+        place = Place()
+        with is_fenced():
+            await admit(admission, key(i), tokens(80), place)
+        assert not place.is_taken
+        told.append(i)
+
+    async def main() -> None:
+        first = await admit(admission, key(0), tokens(50))
+        admission.sent(first.id, 0)
+        async with anyio.create_task_group() as group:
+            for i in (1, 2):
+                group.start_soon(old, i)
+            await anyio.wait_all_tasks_blocked()
+            assert admission.fence("run", 1) == [first.id]
+        assert (sorted(told), admission.ledger.waiting) == ([1, 2], 0)
+        assert admission.ledger.record(first.id).state == "charged_max"
+        with is_fenced():
+            await admit(admission, key(3), tokens(1))
+
+    (virtual if order == "key" else live)(partial(beside_its_decider, admission, main))
+
+
+@both_ways
+def test_a_new_host_gets_what_the_lost_one_held_under_the_very_same_keys(order: Order) -> None:
+    """It asks before the lost one's tasks have woken, and their clean-up leaves it alone."""
+    admission = door(100, order)
+    served: list[Held] = []
+
+    async def old() -> None:
+        with is_fenced():
+            await admit(admission, key(1), tokens(80))
+
+    async def new(i: int, n: int) -> None:
+        served.append(await admit(admission, key(i), tokens(n), epoch=1))
+
+    async def main() -> None:
+        first = await admit(admission, key(0), tokens(50))
+        async with anyio.create_task_group() as group:
+            group.start_soon(old)
+            await anyio.wait_all_tasks_blocked()
+            admission.fence("run", 1)
+            group.start_soon(new, 0, 30)
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(new, 1, 80)
+            await anyio.wait_all_tasks_blocked()
+            admission.release(served[0].id)
+        assert [held.id[0] for held in served] == [key(0), key(1)]
+        assert served[0].id.try_ == 1 + first.id.try_
+        assert admission.ledger.scopes["run"].held == 80
+
+    (virtual if order == "key" else live)(partial(beside_its_decider, admission, main))
+
+
+def test_the_clean_up_of_a_fenced_waiter_leaves_the_new_hosts_request_for_the_same_key() -> None:
+    async def main() -> None:
+        admission = door(100, "arrival")
+        await admit(admission, key(0), tokens(50))
+        async with anyio.create_task_group() as group:
+
+            async def old() -> None:
+                with is_fenced():
+                    await admit(admission, key(1), tokens(80))
+
+            group.start_soon(old)
+            await anyio.wait_all_tasks_blocked()
+            admission.fence("run", 1)
+            blocker = admission.ledger.reserve(key(5), "run", tokens(60), epoch=1, at_once=True)
+            assert isinstance(blocker, Held)
+            new = asyncio.create_task(admit(admission, key(1), tokens(80), epoch=1))  # waits, before `old` has woken
+            await anyio.wait_all_tasks_blocked()
+            assert admission.ledger.waiting == 1
+            admission.release(blocker.id)
+            assert (await new).amounts == 80
+
+    live(main)
+
+
+@pytest.mark.parametrize("billed", [True, False])
+def test_what_was_granted_in_the_instant_of_the_fence_is_not_sent(billed: bool) -> None:
+    async def main() -> None:
+        admission = door(100, "arrival")
+        first = await admit(admission, key(0), tokens(50))
+        waits = asyncio.create_task(admit(admission, key(1), tokens(80)))
+        await anyio.wait_all_tasks_blocked()
+        admission.release(first.id)
+        assert admission.ledger.scopes["run"].held == 80, "it was granted, and does not know it yet"
+
+        admission.fence("run", 1, billed=billed)
+
+        with is_fenced():
+            admission.sent((await waits).id, 0)
+        admission.ledger.check()
+        assert (admission.ledger.waiting, admission.ledger.scopes["run"].held) == (0, 0)
+
+    live(main)
+
+
+def test_what_a_lost_host_learns_late_counts_once() -> None:
+    """It knows what it was billed, or that it was not billed; where nobody bills, what it says does not count."""
+
+    async def main() -> None:
+        admission = door(100, "arrival")
+        ids = [(await admit(admission, key(i), tokens(30))).id for i in range(3)]
+        for id in ids:
+            admission.sent(id, 0)
+        admission.fence("run", 1)
+        assert admission.ledger.scopes["run"].settled == 90
+
+        admission.settle(ids[0], 7)
+        admission.release(ids[1])
+        admission.settle(ids[2], None)
+
+        assert admission.ledger.scopes["run"].settled == 37
+        again = [(await admit(admission, key(i), tokens(10), epoch=1)).id for i in range(1, 3)]
+        for id in again:
+            admission.sent(id, 1)
+        admission.fence("run", 2, billed=False)
+        admission.settle(again[0], 10)
+        admission.settle(again[1], None)
+        admission.release(again[1])
+        assert admission.ledger.scopes["run"].settled == 37
+        admission.ledger.check()
+
+    live(main)
+
+
+@both_ways
+def test_a_fence_leaves_other_scopes_alone_and_lets_them_have_what_came_back(order: Order) -> None:
+    admission = door(100, order)
+    for child in ("lost", "alive"):
+        admission.ledger.open(child, "run", (None,))
+    served: list[int] = []
+
+    async def waits(scope: str) -> None:
+        try:
+            held = await admission.admit(key(len(scope)), scope, tokens(90), 0, 0, None)
+        except StaleEpoch:
+            assert scope == "lost"
+        else:
+            assert isinstance(held, Held)
+            served.append(held.amounts)
+
+    async def main() -> None:
+        await admission.admit(key(0), "lost", tokens(50), 0, 0, None)
+        async with anyio.create_task_group() as group:
+            for scope in ("lost", "alive"):
+                group.start_soon(waits, scope)
+            await anyio.wait_all_tasks_blocked()
+            admission.fence("lost", 1)
+        assert served == [90]
+
+    (virtual if order == "key" else live)(partial(beside_its_decider, admission, main))
 
 
 # --- the permit
