@@ -1,0 +1,70 @@
+"""Every way an endpoint can go wrong, as a whole run meets it: it ends in time, asks as often as it says, and owes no more."""
+
+import anyio
+import pytest
+
+from runtime.budget import Budget
+from runtime.driver import Runtime
+from runtime.models.spec import ModelSpec
+from runtime.result import RunResult
+from runtime.task import Task
+from runtime.testing import MODES, HostileEndpoint
+from topologies import Single
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE_S = 6.0
+CAP_TOKENS = 60_000
+NAMES = [f"fault/{mode}" for mode in MODES]
+LESS_THAN_IT_BILLS = {"underreport", "usage-zero"}
+"""Modes whose endpoint states less than it bills for; a client that sees only the answer cannot know the rest."""
+
+
+def spec(endpoint: HostileEndpoint, name: str, *, stream: bool) -> ModelSpec:
+    return ModelSpec(
+        endpoint=endpoint.base_url,
+        model=name,
+        key_env="",
+        input_usd=1,
+        output_usd=2,
+        window_tokens=8_192,
+        limit_field="max_tokens",
+        timeout_s=1.0,
+        stream=stream,
+    )
+
+
+async def all_modes(endpoint: HostileEndpoint, *, stream: bool) -> dict[str, RunResult]:
+    """One run against each mode, all at once."""
+    models = {f"m{i}": spec(endpoint, name, stream=stream) for i, name in enumerate(NAMES)}
+    results: dict[str, RunResult] = {}
+    async with Runtime(models=models) as runtime:
+        specs = [
+            runtime.spec(model, Single(model=model), Task("How many?"), Budget(tokens=CAP_TOKENS, seconds=DEADLINE_S), 0)
+            for model in models
+        ]
+        async for run, result in runtime.map(specs):
+            results[NAMES[int(run.run_id[1:])]] = result
+    return results
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+async def test_a_run_meets_every_fault_and_its_books_hold(stream: bool) -> None:
+    async with HostileEndpoint() as endpoint:
+        with anyio.fail_after(60):
+            results = await all_modes(endpoint, stream=stream)
+        accounts = {name: endpoint.account(name) for name in NAMES}
+        trapped = endpoint.trapped
+
+    assert set(results) == set(NAMES)
+    assert trapped == 0, "a redirect was followed"
+    for name, result in results.items():
+        asked, account = len(result.attempts), accounts[name]
+        told = (name, result.status, result.reason, asked, account)
+        assert result.status in {"completed", "failed", "deadline", "exhausted"}, told
+        assert result.status == "completed" or result.reason, told
+        assert asked == account.requests, told
+        if name.removeprefix("fault/").split(":")[0] not in LESS_THAN_IT_BILLS:
+            assert account.tokens <= result.spend.total.tokens, told
+        assert sum(spend.tokens for spend in result.spend.by_agent.values()) == result.spend.total.tokens
+        assert all(over == 0 for over in result.overspend.values()) or result.spend.total.tokens > CAP_TOKENS, told
