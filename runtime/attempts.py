@@ -70,7 +70,7 @@ class Order(NamedTuple):
     """The innermost scope it counts in."""
 
 
-class _Done(NamedTuple):
+class Done(NamedTuple):
     """How the outside answered."""
 
     used: Vector | None
@@ -81,7 +81,8 @@ class _Done(NamedTuple):
     """Why the reply cannot be used, where what it cost is known all the same."""
 
 
-_NO_REPLY = ChatReply("", None)
+NO_REPLY = ChatReply("", None)
+"""In the place of a reply that did not come."""
 
 
 @dataclass(slots=True)
@@ -110,11 +111,11 @@ class Attempts:
         need = chat_need(model, request, order.least)
         price = model.price or Price()
 
-        async def work(units: int) -> _Done:
+        async def work(units: int) -> Done:
             if not getattr(model, "naps", False):
                 await handover()
             granted = request if units == request.max_tokens else replace(request, max_tokens=units)
-            reply, failed = _NO_REPLY, cast("BadModelReply | None", None)
+            reply, failed = NO_REPLY, cast("BadModelReply | None", None)
             try:
                 reply = _encodable(await model.complete(granted))
                 usage = reply.usage
@@ -123,8 +124,8 @@ class Attempts:
                     raise
                 usage, failed = Usage(*error.usage), error
             if usage is None:
-                return _Done(None, Usage(0, 0), reply)
-            return _Done(pack((usage.tokens, price.cost(usage), 1, 0)), usage, reply, failed)
+                return Done(None, Usage(0, 0), reply)
+            return Done(pack((usage.tokens, price.cost(usage), 1, 0)), usage, reply, failed)
 
         digest = request_digest(request) if self.journal is not None else ""
         for turn in range(MAX_TRIES):
@@ -155,9 +156,9 @@ class Attempts:
         by_tool = tuple(units if name == f"tool_calls.{tool.name}" else 0 for name in dimensions[4:])
         cost = pack((0, tool.pico_usd * units, 0, units, *by_tool))
 
-        async def work(_: int) -> _Done:
+        async def work(_: int) -> Done:
             await handover()
-            return _Done(cost, Usage(0, 0), ChatReply(await use(tool, arguments), Usage(0, 0)))
+            return Done(cost, Usage(0, 0), ChatReply(await use(tool, arguments), Usage(0, 0)))
 
         digest = address([tool.name, dict(arguments)]) if self.journal is not None else ""
         return (await self._attempt(order, Need(cost, 0, 0, 0), digest, None, work)).text
@@ -168,7 +169,7 @@ class Attempts:
         need: Need,
         digest: str,
         permit: Permit | None,
-        work: Callable[[int], Awaitable[_Done]],
+        work: Callable[[int], Awaitable[Done]],
     ) -> ChatReply:
         replayed = None if self.journal is None else self.journal.replay(order.key, digest)
         if replayed is not None:
@@ -181,7 +182,7 @@ class Attempts:
             crash_point("after-reserve")
             self.admission.sent(held.id, self.epoch)
             state: State = "released"  # for as long as nothing has left
-            done = _Done(None, Usage(0, 0), _NO_REPLY)
+            done = Done(None, Usage(0, 0), NO_REPLY)
             refused = False
             try:
                 if self.journal is not None:
@@ -205,7 +206,7 @@ class Attempts:
                 if self.journal is not None and not refused:
                     # A cancelled run must not lose what it owes: the entry is written whatever happened to the caller.
                     with anyio.CancelScope(shield=True):
-                        reply = None if done.reply is _NO_REPLY else done.reply
+                        reply = None if done.reply is NO_REPLY else done.reply
                         why = "" if done.failed is None else done.failed.reason
                         await self.journal.closed(row, done.used, reply, digest, why)
         finally:
@@ -215,7 +216,7 @@ class Attempts:
             raise done.failed
         return done.reply
 
-    def _close(self, held: Held, need: Need, order: Order, state: State, done: _Done, began_s: float) -> Attempt:
+    def _close(self, held: Held, need: Need, order: Order, state: State, done: Done, began_s: float) -> Attempt:
         id: AttemptId = held.id
         amounts = unpack(held.amounts, 4)
         if state == "released":

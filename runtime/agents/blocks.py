@@ -40,6 +40,17 @@ def read_blocks(text: str) -> list[Block]:
     return [Block(tag, dict(_ATTRIBUTE.findall(named)), body) for tag, named, body in _BLOCK.findall(text)]
 
 
+def without(text: str, tag: str) -> str:
+    """The text without its blocks of one tag, and without the line break that set each apart."""
+    kept, end = "", 0
+    for found in _BLOCK.finditer(text) if f"<{tag}" in text else ():
+        if found[1] == tag:
+            kept += text[end : found.start()].removesuffix("\n")
+            end = found.end()
+    rest = text[end:]
+    return kept + rest if kept or not end else rest.removeprefix("\n")
+
+
 def mail_block(mail: Mail, tokens: int) -> str:
     """The block in which one mail appears in its receiver's prompt, its text clipped to `tokens` (four bytes each)."""
     if isinstance(mail, Report):
