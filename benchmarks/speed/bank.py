@@ -211,6 +211,7 @@ def table(part: str, of_part: Figures) -> Table:
     shown = Table(title=f"{part}, load {of_part['load_before']} to {of_part['load_after']}", title_justify="left")
     for i, column in enumerate(("", "/s", "/s of CPU", "goal", "CPU µs", "× anchor", "p50 ms", "p99 ms")):
         shown.add_column(column, justify="right" if i else "left", no_wrap=True)
+    shown.columns[0].min_width = max(map(len, of_part["rows"]))
     for name, row in of_part["rows"].items():
         latencies = [_shown(row[p]) if p in row else "" for p in ("p50_ms", "p99_ms")]
         ratio = row.get("times_anchor")
@@ -257,7 +258,7 @@ def main(arguments: Sequence[str], sizes: Sizes = Sizes()) -> None:
         "rounds": options.rounds,
         "parts": {},
     }
-    console = Console(width=None if sys.stdout.isatty() else 170)  # a file or a pipe has no width of its own
+    console = Console(width=None if sys.stdout.isatty() else 200)  # a file or a pipe has no width of its own
     for part in options.only:
         with TemporaryDirectory(dir=options.folder) as folder:
             before = load_average()

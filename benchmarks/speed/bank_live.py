@@ -7,8 +7,7 @@ import anyio
 import orjson
 
 from benchmarks.speed.anchors import Coalesced
-from benchmarks.speed.bank_opening import live_run
-from benchmarks.speed.bank_runs import EPOCH, LIMITS, MOST_USED, NEED, Work, opened_ledger, sealed_run, work
+from benchmarks.speed.bank_runs import EPOCH, LIMITS, MOST_USED, NEED, Work, live_run, opened_ledger, sealed_run, work
 from benchmarks.speed.timing import Sample, stopwatch
 from runtime.attempts import Order
 from runtime.bank.book import Held

@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
+
 from benchmarks.speed.timing import Sample, stopwatch
 from runtime.bank.book import Held, Need
 from runtime.bank.grants import Limits, books_of
 from runtime.bank.ledger import Ledger
 from runtime.bank.service import Bank
 from runtime.bank.statement import statement
-from runtime.bank.store import Op, Sealed
+from runtime.bank.store import Op, Opened, Sealed
 from runtime.bank.vector import Vector, pack
 from runtime.budget import BASE_DIMENSIONS, Amounts
 from runtime.ids import address, draw
@@ -238,3 +240,9 @@ def granting_bank(folder: Path, runs: int, attempts: int) -> Bank:
     bank.open()
     assert bank.enter(LIMITS, [[(f"r{i}", tuple(attempts * a for a in MOST_USED))] for i in range(runs)]) == runs
     return bank
+
+
+def live_run(run_id: str) -> Opened:
+    """What the bank gets to know of a live run when a host takes it."""
+    facts = {"scope": "account", "dimensions": BASE_DIMENSIONS, "caps": CAPS}
+    return Opened(run_id, address([run_id]), orjson.dumps(facts))
