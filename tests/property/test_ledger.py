@@ -505,19 +505,27 @@ class LedgerMachine(RuleBasedStateMachine):
         at_once=st.booleans(),
     )
     def reserve(self, pick: int, step: int, seat: str, wish: Wish, floor: Amounts, at_once: bool) -> None:
-        """A new key, or the next try of one that was released or charged at maximum."""
-        key, scope = Key(step, seat, 0), self.place(pick)
-        if any(line.key == key for line in self.known()):
-            return
-        line = Line(key, scope, wish, floor, None, epoch=self.paper.places[scope].epoch)
-        got = self.ledger.reserve(key, scope, wish.need(), pack(floor), line.epoch, at_once)
-        if at_once and self.paper.rooms(line, wish.at(wish.most)):
-            assert got == self.paper.grant(line, wish.most)
+        key = Key(step, seat, 0)
+        if all(line.key != key for line in self.known()):
+            self.ask(Line(key, self.place(pick), wish, floor, None), at_once)
+
+    @precondition(lambda self: self.open_to_another_try())
+    @rule(pick=st.integers(0), at_once=st.booleans())
+    def another_try(self, pick: int, at_once: bool) -> None:
+        """Of what was released, voided or charged at maximum; with a late figure too."""
+        old = self.pick(pick, self.open_to_another_try())
+        self.ask(Line(old.key, old.scope, old.wish, old.floor, None), at_once)
+
+    def ask(self, line: Line, at_once: bool) -> None:
+        line.epoch = self.epoch_of(line)
+        got = self.again(line, line.wish, line.floor, at_once)
+        if at_once and self.paper.rooms(line, line.wish.at(line.wish.most)):
+            assert got == self.paper.grant(line, line.wish.most), "I16"
             return
         self.arrivals += 1
-        line.order = natural_order(key) if self.order == "key" else self.arrivals
-        self.paper.queue[key] = line
-        assert got == Waiting(key)
+        line.order = natural_order(line.key) if self.order == "key" else self.arrivals
+        self.paper.queue[line.key] = line
+        assert got == Waiting(line.key)
 
     @rule(attempt=works)
     def work(self, attempt: tuple[int, str, Wish, Amounts, Amounts, str]) -> None:
@@ -837,8 +845,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def known(self) -> list[Line]:
         """Requests whose key is taken: queued, open, or answered."""
-        last = {line.key: line for line in self.paper.lines}
-        return [*self.paper.queue.values(), *(line for line in last.values() if line.takes_key)]
+        return [*self.paper.queue.values(), *(line for line in self.last_tries() if line.takes_key)]
+
+    def open_to_another_try(self) -> list[Line]:
+        return [line for line in self.last_tries() if not line.takes_key and line.key not in self.paper.queue]
+
+    def last_tries(self) -> list[Line]:
+        return [*{line.key: line for line in self.paper.lines}.values()]
 
     def again(self, line: Line, wish: Wish, floor: Amounts, at_once: bool, ledger: Ledger | None = None) -> object:
         ask = (ledger or self.ledger).reserve
