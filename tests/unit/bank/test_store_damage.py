@@ -14,19 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from runtime.bank.store import (
-    Entry,
-    Granted,
-    Note,
-    Op,
-    Opened,
-    Ruled,
-    Sealed,
-    Store,
-    Taken,
-    ToppedUp,
-    compacted,
-)
+from runtime.bank.store import Entry, Granted, Note, Op, Opened, Ruled, Sealed, Store, Taken, ToppedUp, compacted
 from runtime.errors import StoreError
 
 ALL = os.environ.get("OSTROM_HYPOTHESIS") == "long"
