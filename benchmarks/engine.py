@@ -126,12 +126,13 @@ class Sweep:
 
     def manifest(self, command: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Manifest:
         """Where the tables come from."""
-        packages = ("ostrom", "ray", "anyio", "trio", "openai", "polars", "scipy")
+        packages = ("ostrom", "ray", "anyio", "trio", "openai", "genai-prices", "polars", "scipy")
         return Manifest(
             name=self.experiment.name,
             created=now().strftime("%Y-%m-%d %H:%M UTC"),
             revision=code_revision() + (f", forked from plan {self.forked_from[:12]}" if self.forked_from else ""),
             versions={"python": platform.python_version(), **{name: _version(name) for name in packages}},
+            priced_by={name: self.runtime.catalog.priced_by(name) for name in self.plan.models},
             match=self.experiment.match,
             kind=self.plan.kind,
             command=command,

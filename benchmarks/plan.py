@@ -47,6 +47,8 @@ class Plan:
     trials: tuple[Trial, ...]
     prices: str
     """Digest of the price table of all models."""
+    models: tuple[str, ...]
+    """Every model that may answer, by name."""
 
     @property
     def digest(self) -> str:
@@ -141,7 +143,8 @@ class Definition:
                         run_id = f"{self.name[:40]}-{spec.address[:16]}"
                         spec = replace(spec, run_id=run_id, scope=EXPERIMENT + self.name)
                         trials.append(Trial(spec, topology.name, label, rank, t * len(self.seeds) + s, kind))
-        return Plan(tuple(trials), address({name: canonical(model.price) for name, model in models.items()}))
+        prices = address({name: canonical(model.price) for name, model in models.items()})
+        return Plan(tuple(trials), prices, tuple(models))
 
     def _arms(self) -> Iterable[tuple[Topology, str]]:
         for topology in self.topologies:

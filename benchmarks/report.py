@@ -48,6 +48,8 @@ class Manifest(TypedDict):
     """Of the code."""
     versions: Mapping[str, str]
     """Package to version."""
+    priced_by: Mapping[str, str]
+    """Model to where its prices are from, with a date or a version."""
     match: Match
     kind: str
     """What the figures rest on: simulated, "recorded, not matched" or live."""
@@ -214,6 +216,7 @@ def _facts(trials: pl.DataFrame, manifest: Manifest) -> dict[str, str]:
         "made": manifest["created"],
         "code": manifest["revision"],
         "versions": ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()),
+        "prices from": "; ".join(f"{name}: {source}" for name, source in manifest["priced_by"].items()),
         "kind": manifest["kind"],
         "matched by": manifest["match"],
         "seeds": ", ".join(map(str, manifest["seeds"])),

@@ -28,6 +28,7 @@ def manifest_of(trials: pl.DataFrame) -> Manifest:
         created="2026-11-20 09:00 UTC",
         revision="0123abc",
         versions={"ostrom": "0.1.0"},
+        priced_by={"sim/small": "declared by the model"},
         match="cap",
         kind="simulated",
         command="ostrom sweep which_team.py --out out",
