@@ -15,7 +15,11 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # a Node.js from a wheel, so that pyright needs none on the machine.
 LOCK_ALSO := "hatchling>=1.27" "editables>=0.5" "pyright[nodejs]"
 
-.PHONY: help setup demo test test-long chaos lint lock clean-venv
+# Servers that others wrote, for `make interop` only.
+INTEROP_PYTHON := "llama-cpp-python[server]==0.3.36" "gguf==0.19.0"
+INTEROP_NODE := @copilotkit/aimock@1.43.0
+
+.PHONY: help setup demo test test-long chaos interop lint lock clean-venv
 
 help:
 	@echo "make setup      make .venv with all pinned packages, or bring it up to date"
@@ -23,6 +27,7 @@ help:
 	@echo "make test       the tests"
 	@echo "make test-long  the tests with the long ones, and 2,000 examples for each property"
 	@echo "make chaos      the tests that kill processes"
+	@echo "make interop    servers that others wrote, installed into .interop (ten minutes the first time)"
 	@echo "make lint       format, lint, types, import rules"
 	@echo "make lock       solve requirements.lock again; ARGS=--upgrade takes new versions"
 	@echo "make clean-venv remove .venv"
@@ -66,13 +71,25 @@ demo: setup
 	@echo "The results are in out/first-sweep; start with report.html there."
 
 test: setup
-	@.venv/bin/python -P -m pytest -m "not long and not chaos" $(ARGS)
+	@.venv/bin/python -P -m pytest -m "not long and not chaos and not interop" $(ARGS)
 
 test-long: setup
-	@OSTROM_HYPOTHESIS=long .venv/bin/python -P -m pytest -m "not chaos" $(ARGS)
+	@OSTROM_HYPOTHESIS=long .venv/bin/python -P -m pytest -m "not chaos and not interop" $(ARGS)
 
 chaos: setup
 	@.venv/bin/python -P -m pytest -m chaos $(ARGS)
+
+# Needs a C++ compiler, cmake, Node.js and npm. Compiling llama-cpp-python is what takes the time.
+interop: setup
+	@set -eu; \
+	if [ ! -f .interop/stamp ]; then \
+		$(FIND_PYTHON); "$$python" -m venv .interop/venv; \
+		echo "Installing the servers into .interop (ten minutes: llama.cpp is compiled)"; \
+		.interop/venv/bin/python -m pip install --quiet $(INTEROP_PYTHON); \
+		npm install --silent --no-fund --no-audit --prefix .interop $(INTEROP_NODE); \
+		touch .interop/stamp; \
+	fi; \
+	.venv/bin/python -P -m pytest -m interop tests/interop $(ARGS)
 
 # All five always run, so that one look shows everything there is to mend.
 lint: setup
