@@ -10,22 +10,24 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
-from runtime.addresses import run_address
 from runtime.bank.client import BankClient, in_process
-from runtime.bank.grants import ACCOUNT, Limits, check_covered, granted_amounts, scope_caps
+from runtime.bank.grants import ACCOUNT, Limits, granted_amounts, scope_caps
 from runtime.bank.service import Bank
 from runtime.bank.store import Note
 from runtime.boundary import contained
 from runtime.budget import Budget
 from runtime.control import listening
 from runtime.errors import ConfigError, OrchestrationError
-from runtime.host import Host
-from runtime.ids import address, check_name
+from runtime.host import Host, calls_to
+from runtime.ids import check_name
 from runtime.models.base import ChatModel
 from runtime.models.catalog import Catalog, ModelSpec
+from runtime.modes import mode_of
 from runtime.operator import Operator
-from runtime.preflight import Prepared, RunSpec, prepare
+from runtime.preflight import RunSpec
 from runtime.protocols import Topology
+from runtime.recording import Recording
+from runtime.recording_file import RecordingFile
 from runtime.result import RunResult
 from runtime.shipping import Deliver, Done, Shipping
 from runtime.task import Task
@@ -42,9 +44,11 @@ class Runtime:
         cap: limit of the account, that is, of everything real which runs of this folder ever spend.
         hosts: number of hosts on Ray; None: one per core of the cluster.
         modules: modules of the user that the hosts cannot import by name; they are shipped by value.
+        record: a new file, into which all that runs ask, get and are granted is written.
+        replay: such a file, or a Recording: runs get from it what the recorded ones got; nothing is called or billed.
 
     Raises:
-        ConfigError: hosts below 1, or a model that cannot be used; and on entering.
+        ConfigError: hosts below 1, a model that cannot be used, record with replay; and on entering.
         StoreError: on entering.
     """
 
@@ -57,6 +61,8 @@ class Runtime:
         cap: Budget | None = None,
         hosts: int | None = None,
         modules: Sequence[ModuleType] = (),
+        record: Path | str | RecordingFile | None = None,
+        replay: Path | str | Recording | None = None,
     ) -> None:
         if hosts is not None and hosts < 1:
             raise ConfigError(f"Runtime: hosts={hosts} must be 1 or more; leave it out for one per core")
@@ -64,6 +70,7 @@ class Runtime:
         self._address = address
         self._out = None if out is None else Path(out)
         self._account = Limits(ACCOUNT, True, scope_caps(cap))
+        self._mode = mode_of(self.catalog, self._account, record, replay, stored=out is not None)
         self._n_hosts = hosts
         self._modules = modules
         self._stack = AsyncExitStack()
@@ -76,7 +83,6 @@ class Runtime:
         self._group: TaskGroup
         self.hosts = 1
         self._unnamed = 0
-        self._nameless = 0
         self._under_way: dict[str, anyio.Event] = {}
 
     async def __aenter__(self) -> Self:
@@ -87,7 +93,7 @@ class Runtime:
                 self._client, self._on_bank = in_process(bank)
                 host = Host(self.catalog, partial(self._on_bank, "write"), own_process=False)
                 stack.push_async_callback(host.close)
-                self._on_host = _calls_to(host)
+                self._on_host = calls_to(host)
             else:
                 from runtime.cluster import Cluster
 
@@ -111,6 +117,7 @@ class Runtime:
                 self.operator.gates,
                 self.operator.homes,
             )
+            stack.enter_context(self._mode.open())
             if self._out is not None:
                 await stack.enter_async_context(listening(self.operator, self._out))
             # Entered last, so that work which somebody left behind in `map` ends before the bank closes under it.
@@ -140,55 +147,28 @@ class Runtime:
 
         Raises:
             ConfigError: found before anything is spent.
+            ReplayDiverged: a replay asked for something else than the recorded run.
         """
-        if run_id is None:
+        if run_id is None and not self._mode.replays:
             free = await self._on_bank("free_number", self._unnamed)
             self._unnamed = max(self._unnamed + 1, free)
             run_id = f"run-{self._unnamed}"
-        spec = self.spec(check_name(run_id, "run_id"), topology, task, budget, seed)
+        spec = self.spec("" if run_id is None else check_name(run_id, "run_id"), topology, task, budget, seed)
         finished: list[Done] = []
 
         async def deliver(more: Sequence[Done]) -> None:
             finished.extend(more)
 
-        await contained("the driver", self._work, [spec], deliver)
+        await contained("the driver", self._work, [spec], self._mode.keeping(deliver, self._on_bank))
         return finished[0][1]
 
     def spec(self, run_id: str, topology: Topology, task: Task, budget: Budget, seed: int) -> RunSpec:
-        """Check a run and give it its content address.
+        """Check a run and give it its content address; in a replay, find the recorded run of these ingredients.
 
         Raises:
-            ConfigError: see `runtime.preflight.prepare`; also a missing key.
+            ConfigError: see `runtime.preflight.prepare` and `runtime.modes`; also a missing key.
         """
-        prepared = self.prepare(RunSpec(run_id, topology, task, budget, seed))
-        try:
-            content = run_address(topology, task, budget, seed, prepared.models)
-        except ConfigError:
-            if self._out is not None:
-                raise
-            # A lambda, or a class of a notebook: nothing could find it again, and without a folder nothing has to.
-            self._nameless += 1
-            content = address(["nameless", self._nameless])
-        if not prepared.virtual:
-            check_covered(self._account.caps, budget)
-            # A virtual run of the same ingredients is the same run; a live one is another experience each time.
-            content = address([content, run_id])
-        return RunSpec(run_id, topology, task, budget, seed, content, not prepared.virtual)
-
-    def prepare(self, spec: RunSpec) -> Prepared:
-        """Check everything about a run that can be checked before money moves.
-
-        Raises:
-            ConfigError: see `runtime.preflight.prepare`; also a missing key.
-        """
-        prepared = prepare(spec, self.catalog.get)
-        for name in prepared.models:
-            missing = self.catalog.missing_key(name)
-            if missing is not None:
-                raise ConfigError(
-                    f"model {name!r} needs its key in the environment variable {missing}, which is not set"
-                )
-        return prepared
+        return self._mode.spec(RunSpec(run_id, topology, task, budget, seed))
 
     async def map(self, specs: Iterable[RunSpec]) -> AsyncIterator[tuple[RunSpec, RunResult]]:
         """Run many specs; each comes back with its result as soon as that is sealed, in any order.
@@ -208,7 +188,7 @@ class Runtime:
             # In the runtime's own task group: a generator must not hold one open between two of its results.
             with send, scope:
                 try:
-                    await contained("the driver", self._work, todo, send.send)
+                    await contained("the driver", self._work, todo, self._mode.keeping(send.send, self._on_bank))
                 except OrchestrationError as error:
                     with suppress(anyio.BrokenResourceError):  # nobody listens any more
                         send.send_nowait(error)
@@ -284,15 +264,6 @@ class Runtime:
         if elsewhere:
             # From the store now, or still to be run, if whoever had begun was cancelled.
             await self._work(elsewhere, deliver)
-
-
-def _calls_to(host: Host) -> Callable[..., Any]:
-    """Calls methods of the one host of this process the way a cluster calls its actors'."""
-
-    async def on_host(_: int, method: str, *args: object) -> Any:
-        return await getattr(host, method)(*args)
-
-    return on_host
 
 
 async def _not_entered(*_: object) -> Any:

@@ -18,6 +18,7 @@ OrchestrationError                      catch this at the edge of an application
 │   │   └── ModelUnreachable            no connection came about; retryable, and nothing is billed
 │   ├── ModelRefused                    the endpoint refused the request before any work; not billed
 │   └── BadModelReply                   the reply cannot be used
+├── ReplayDiverged                      a replayed run asked for something else than the recorded one
 ├── StoreError                          the store cannot be opened, read or written
 ├── AgentFailed                         an agent's own code raised; the text of the cause
 └── InternalError                       an invariant broke: our bug, please report
@@ -212,6 +213,17 @@ class BadModelReply(ModelError):
 
     def __str__(self) -> str:
         return f"{self.model}: bad reply: {self.reason}"
+
+
+class ReplayDiverged(OrchestrationError):
+    """A run that is replayed asked for something else than the recorded one; says where first, with both texts."""
+
+    def __init__(self, run_id: str, seat: str, step: int, text: str) -> None:
+        super().__init__(run_id, seat, step, text)
+        self.run_id, self.seat, self.step, self.text = run_id, seat, step, text
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} is not the recorded one: {self.seat}, step {self.step}: {self.text}"
 
 
 class StoreError(OrchestrationError):

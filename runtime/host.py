@@ -7,17 +7,20 @@ whoever calls, on its monotonic clock.
 import gc
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import anyio
 from trio.testing import MockClock
 
 from runtime.bank.client import BankClient, Parts, Verdicts
 from runtime.bank.live import Life, LiveJournal
+from runtime.bank.store import Note
 from runtime.budget import Amounts
 from runtime.clock import TICK_S, LoopClock, VirtualClock
 from runtime.models.base import ChatModel
 from runtime.models.catalog import Catalog
 from runtime.models.governor import Governor
+from runtime.modes import tape_of
 from runtime.preflight import RunSpec, prepare
 from runtime.result import RunResult
 from runtime.run import SCOPE, Run
@@ -47,11 +50,15 @@ class Host:
 
     async def run_virtual(self, specs: Sequence[RunSpec]) -> list[bytes]:
         """Run virtual runs one after another in virtual time, in a thread of their own; returns their sealed forms."""
+        notes: list[Note] = []
 
         def batch() -> list[bytes]:
-            return [result.to_json() for result in run_virtual(specs, self._catalog.get)]
+            return [result.to_json() for result in run_virtual(specs, self._catalog.get, notes)]
 
-        return await anyio.to_thread.run_sync(batch)
+        bodies = await anyio.to_thread.run_sync(batch)
+        if notes:
+            await self._bank.write(notes)
+        return bodies
 
     async def run_live(self, spec: RunSpec, life: Life, disturbed: bool) -> bytes:
         """Run a live run, or take it up again where its entries end; returns its sealed form.
@@ -64,14 +71,21 @@ class Host:
             RunHalted: an operator paused it.
             StaleEpoch: another host took it over.
         """
-        prepared = prepare(spec, self._catalog.get)
+        tape = tape_of(spec)
+        prepared = prepare(spec, self._catalog.get) if tape is None else tape.prepare(self._catalog.get)
         journal = LiveJournal(spec.run_id, self._bank, life, len(spec.budget.dimensions))
-        run = Run(prepared, LoopClock(), journal, self._governor.permit, life.epoch, disturbed=disturbed)
+        run = Run(prepared, LoopClock(), journal, self._governor.permit, life.epoch, disturbed=disturbed, tape=tape)
         run.earlier.extend(journal.history.restore(run.ledger, SCOPE))
         run.raised.extend(life.raised)
+        if tape is not None:
+            tape.lay_into(run)
         self._under_way[spec.run_id] = run
         try:
-            return (await run.execute()).to_json()
+            result = await run.execute()
+            note = None if tape is None else tape.finish(result)
+            if note is not None:
+                await self._bank.write([note])
+            return result.to_json()
         finally:
             if self._under_way.get(spec.run_id) is run:
                 del self._under_way[spec.run_id]
@@ -91,11 +105,26 @@ class Host:
         await self._catalog.aclose()
 
 
-def run_virtual(specs: Sequence[RunSpec], find: Callable[[str], ChatModel]) -> list[RunResult]:
+def calls_to(host: Host) -> Callable[..., Awaitable[Any]]:
+    """Calls methods of the one host of this process the way a cluster calls its actors'."""
+
+    async def on_host(_: int, method: str, *args: object) -> Any:
+        return await getattr(host, method)(*args)
+
+    return on_host
+
+
+def run_virtual(
+    specs: Sequence[RunSpec], find: Callable[[str], ChatModel], notes: list[Note] | None = None
+) -> list[RunResult]:
     """Run virtual runs one after another in virtual time; blocks the calling thread.
+
+    Args:
+        notes: where the recordings of runs go that are to be recorded.
 
     Raises:
         ConfigError: a run does not pass its checks.
+        ReplayDiverged: one is no replay of what was recorded.
     """
 
     todo = deque(specs)
@@ -106,7 +135,16 @@ def run_virtual(specs: Sequence[RunSpec], find: Callable[[str], ChatModel]) -> l
         # A user's own sleep may leave the grid of virtual time, where sums are no longer exact; the next run then begins on
         # a clock of its own, so that no run feels which others came before it.
         while todo and mock.current_time() % TICK_S == 0:
-            results.append(await Run(prepare(todo.popleft(), find), clock, None, lambda _: None, 0).execute())
+            spec = todo.popleft()
+            tape = tape_of(spec)
+            prepared = prepare(spec, find) if tape is None else tape.prepare(find)
+            run = Run(prepared, clock, None, lambda _: None, 0, tape=tape)
+            if tape is not None:
+                tape.lay_into(run)
+            results.append(await run.execute())
+            note = None if tape is None else tape.finish(results[-1])
+            if note is not None and notes is not None:
+                notes.append(note)
 
     while todo:
         mock = MockClock(autojump_threshold=0)

@@ -24,6 +24,7 @@ from runtime.preflight import Prepared
 from runtime.protocols import Journal, Outcome
 from runtime.result import RunResult, SpendReport, Status
 from runtime.shares import allowances_of
+from runtime.tape import Tape
 from runtime.team import RunTeam
 
 SCOPE = RUN_SCOPE
@@ -50,6 +51,8 @@ class Run:
     """Attempts of an earlier, interrupted life of a live run; its time counts against the deadline."""
     raised: list[Amounts] = field(default_factory=list)
     """Top-ups that came in earlier lives."""
+    tape: Tape | None = None
+    """What the run is recorded on, or played back from."""
     ledger: Ledger = field(init=False)
     disturbed: bool = False
     desk: Desk = field(init=False)
@@ -83,6 +86,8 @@ class Run:
         async with anyio.create_task_group() as group:
             admission = desk.attempts.admission
             admission.on_first_stir = lambda: group.start_soon(admission.decide_at_quiescence)
+            if self.tape is not None:
+                group.start_soon(self.tape.watch, self.cancel)
             with self._stop:
                 await self._solve(team, ending, lived_s)
             group.cancel_scope.cancel()
@@ -118,9 +123,10 @@ class Run:
         spec = self.prepared.spec
         seconds = spec.budget.seconds
         left_s = None if seconds is None else max(0.0, on_grid_s(seconds) - lived_s)
+        solve = spec.topology.solve if self.tape is None else self.tape.around(spec.topology.solve)
         with anyio.move_on_after(left_s) as scope:
             try:
-                outcome = await contained(where, spec.topology.solve, spec.task, team)
+                outcome = await contained(where, solve, spec.task, team)
             except BudgetExceeded as error:
                 ending.status, ending.reason = "exhausted", str(error)
             except OrchestrationError as error:
@@ -141,7 +147,8 @@ class Run:
         prepared = self.prepared
         spec, budget = prepared.spec, prepared.spec.budget
         allowances = allowances_of(budget, prepared.wiring, prepared.ceilings, prepared.floors)
-        attempts = Attempts(
+        make = Attempts if self.tape is None else self.tape.attempts
+        attempts = make(
             Admission(self.ledger, allowances),
             self.journal,
             self.clock,

@@ -1,4 +1,5 @@
-"""Owns RecordedModel: a virtual model that replays what a real system once answered, found by the text of the task.
+"""Owns the models that answer from records: RecordedModel, which finds by the text of the task what a real system once said,
+and ReplayedModel, which stands for a model of a run that is replayed.
 
 Where the records come from is left to whoever reads a transcript. What is recorded cannot change: asking again gives the same
 answer, a prompt in other words gives the same answer, and nothing can be planned, judged or done in part.
@@ -14,6 +15,7 @@ from runtime.agents.blocks import block, read_blocks
 from runtime.errors import BadModelReply, ConfigError, ModelRefused
 from runtime.ids import address
 from runtime.messages import Report, reply_json
+from runtime.models.asked import asked_of, digest_of
 from runtime.models.base import ChatReply, ChatRequest
 from runtime.trampoline import nap_s
 from runtime.usage import Price, Usage
@@ -115,6 +117,40 @@ class RecordedModel:
             return known
         words = " ".join(task[:200].split())[:60]
         return f"no recorded answer for the task {words!r}; there are {len(self._answers):,}, found word for word"
+
+
+class ReplayedModel:
+    """A model of a recorded run: its price, its window, and how much each recorded request held. The run itself plays the
+    replies (`runtime.replay`), because what was asked, and in which order, is known there.
+
+    Args:
+        bounds: by the digest of a request, what it held.
+    """
+
+    virtual = True
+    naps = True
+
+    def __init__(
+        self, name: str, price: Price | None, window_tokens: int, shrinkable: bool, bounds: Mapping[str, Usage]
+    ) -> None:
+        self.name = name
+        self.price = price
+        self.window_tokens = window_tokens
+        self.shrinkable = shrinkable
+        self._bounds = bounds
+
+    def bound(self, request: ChatRequest) -> Usage:
+        """What the request held when it was recorded; nothing for one that was not."""
+        known = self._bounds.get(digest_of(asked_of(request)), Usage(0, 0))
+        return Usage(known.input_tokens, request.max_tokens if self.shrinkable else known.output_tokens)
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        """Refuse: a replay does not come here.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{self.name}: a replayed model answers inside its run only, by Runtime(replay=...)")
 
 
 def _key(task: str) -> bytes:
