@@ -14,6 +14,8 @@ from runtime.protocols import FinishCall, Topology
 
 MAX_SEATS = 1000
 MAX_DEPTH = 8
+MAX_TIMES = 1_000_000
+"""How often a full run may ask an inner topology; what is kept for its finish is a multiple of that."""
 RUN_SCOPE = "run"
 
 
@@ -27,8 +29,12 @@ class Wiring:
     """The topologies that are seats, by full path."""
     channels: set[tuple[str, str]] = field(default_factory=set)
     """Between full paths of one level, of agents and inner topologies alike."""
-    finish: list[FinishCall] = field(default_factory=list)
-    calls: int = 0
+    mails: dict[str, int] = field(default_factory=dict)
+    """By agent, the most messages that one prompt holds, those given to the seats around it included."""
+    finish: list[tuple[FinishCall, int]] = field(default_factory=list)
+    """Each finishing call, and how often it is made because the topology it ends is asked that often."""
+    asks: dict[str, int] = field(default_factory=dict)
+    """By scope, the calls of a full run that draw on it."""
     scopes: dict[str, tuple[str, Budget]] = field(default_factory=dict)
     """Scope of each ceiling, with its parent scope."""
     scope_of: dict[str, str] = field(default_factory=dict)
@@ -42,6 +48,19 @@ class Wiring:
         return at == scope
 
 
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """Where a topology stands in the ones around it."""
+
+    prefix: str = ""
+    scope: str = RUN_SCOPE
+    depth: int = 1
+    times: int = 1
+    """How often it is asked in a full run."""
+    given: int = 0
+    """The most messages it is handed at once; whoever is asked about nothing else inside reads them."""
+
+
 def wired(topology: Topology) -> Wiring:
     """Flatten a topology.
 
@@ -49,9 +68,9 @@ def wired(topology: Topology) -> Wiring:
         ConfigError: no seats, too many of them, nested too deep, or a channel or finishing call of an unknown seat.
     """
     wiring = Wiring()
-    _add(wiring, topology, "", RUN_SCOPE, 1)
-    if len(wiring.agents) > MAX_SEATS:
-        raise ConfigError(f"{topology.name}: {len(wiring.agents)} seats are too many; at most {MAX_SEATS}")
+    _add(wiring, topology, _Level())
+    # Only now, because formulas go down to the bottom of what had no checked depth before.
+    wiring.asks[RUN_SCOPE] = topology.calls()
     return wiring
 
 
@@ -60,29 +79,42 @@ def agents_of(topology: Topology) -> Mapping[str, Agent]:
     return wired(topology).agents
 
 
-def _add(wiring: Wiring, topology: Topology, prefix: str, scope: str, depth: int) -> None:
+def _add(wiring: Wiring, topology: Topology, at: _Level) -> None:
     seats = topology.seats()
     if not seats:
         raise ConfigError(f"{topology.name}: the topology has no seats")
-    if depth > MAX_DEPTH:
-        raise ConfigError(f"{topology.name}: topologies are nested more than {MAX_DEPTH} deep, at {prefix}")
+    if at.depth > MAX_DEPTH:
+        raise ConfigError(f"{topology.name}: topologies are nested more than {MAX_DEPTH} deep, at {at.prefix}")
     channels, finish = set(topology.channels()), topology.finish()
     for seat in {seat for pair in channels for seat in pair} | {call.seat for call in finish}:
         if seat not in seats:
             raise ConfigError(f"{topology.name}: {seat!r} is wired but is no seat; there are {', '.join(seats)}")
-    wiring.channels |= {(prefix + sender, prefix + receiver) for sender, receiver in channels}
-    wiring.calls += topology.calls()
+    wiring.channels |= {(at.prefix + sender, at.prefix + receiver) for sender, receiver in channels}
+    asks, mails = topology.asks(), topology.mails()
     for seat, member in seats.items():
-        path = prefix + seat
+        path = at.prefix + seat
+        most = _with(at.given, mails.get(seat, 0))
         if isinstance(member, Agent):
             wiring.agents[path] = member
-            wiring.scope_of[path] = scope
-            wiring.finish += [FinishCall(path, call.mails) for call in finish if call.seat == seat]
+            wiring.scope_of[path] = at.scope
+            wiring.mails[path] = most
+            calls = [FinishCall(path, _with(at.given, call.mails)) for call in finish if call.seat == seat]
+            wiring.finish += [(call, at.times) for call in calls]
+            if len(wiring.agents) > MAX_SEATS:
+                raise ConfigError(f"{topology.name}: more than {MAX_SEATS} agents in all, counted up to {path}")
             continue
         wiring.inner[path] = member
-        wiring.calls -= 1  # that ask is made by the calls inside
-        below = scope
+        below, times = at.scope, at.times * asks.get(seat, 1)
+        if times > MAX_TIMES:
+            raise ConfigError(f"{topology.name}: a full run asks {path} {times:,} times; at most {MAX_TIMES:,}")
         if member.ceiling is not None:
             below = f"{RUN_SCOPE}/{path}"
-            wiring.scopes[below] = (scope, member.ceiling)
-        _add(wiring, member, f"{path}/", below, depth + 1)
+            wiring.scopes[below] = (at.scope, member.ceiling)
+        _add(wiring, member, _Level(f"{path}/", below, at.depth + 1, times, most))
+        if member.ceiling is not None:
+            wiring.asks[below] = times * member.calls()
+
+
+def _with(given: int, mails: int) -> int:
+    """Messages in a prompt: the part its topology was given stands beside its own, and their mails where it has none."""
+    return max(given, mails) + 1 if given else mails

@@ -86,21 +86,39 @@ def prepare(spec: RunSpec, find: Callable[[str], ChatModel]) -> Prepared:
         why = model.cannot(spec.task.prompt) if isinstance(model, SimulatedModel) else None
         if why is not None:
             raise ConfigError(f"task {spec.task.id}: {why}")
+    _check_windows(topology, wiring, models)
     prices = [
-        (call.seat, _least_call(spec, wiring, call.seat, models, call.mails, dearest=True)) for call in wiring.finish
+        (call.seat, times, _least_call(spec, wiring, call.seat, models, call.mails, dearest=True))
+        for call, times in wiring.finish
     ]
     floors: dict[str, Vector] = {}
-    for seat, price in prices:
-        floors[seat] = floors.get(seat, 0) + price
+    for seat, times, price in prices:
+        floors[seat] = floors.get(seat, 0) + times * price
     ceilings = {scope: _ceiling(scope, ceiling, budget) for scope, (_, ceiling) in wiring.scopes.items()}
     for scope, caps in (("run", budget.caps), *ceilings.items()):
         _check_size(spec, wiring, scope, caps, models, floors)
     shares = shares_of(budget, wiring, ceilings, floors)
     places = {seat: Place(seat, agent, shares[seat], wiring.scope_of[seat]) for seat, agent in seats.items()}
-    for seat, price in prices:
+    for seat, _, price in prices:
         places[seat].floor = price
     virtual = all(m.virtual for m in models.values()) and all(t.virtual for a in seats.values() for t in a.tools)
     return Prepared(spec, models, wiring, places, floors, ceilings, virtual)
+
+
+def _check_windows(topology: Topology, wiring: Wiring, models: Mapping[str, ChatModel]) -> None:
+    """Refuse a seat whose mail alone does not fit into its window: b messages of m tokens need b m ≤ W.
+
+    Source: J. Liu, L. Kong, J. Pei, "Phase Transition for Budgeted Multi-Agent Synergy", 2026 (arXiv:2601.17311).
+    """
+    for seat, agent in wiring.agents.items():
+        need = wiring.mails[seat] * topology.message_tokens
+        for name in agent.model_names():
+            if need > (window := models[name].window_tokens):
+                raise ConfigError(
+                    f"{topology.name}: seat {seat!r} may read {wiring.mails[seat]} messages of {topology.message_tokens} "
+                    f"tokens at once, {need:,} in all, and the window of {name} is {window:,}; wire fewer seats to it, "
+                    "shorten message_tokens, or give it a model with a wider window"
+                )
 
 
 def _check_size(

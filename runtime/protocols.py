@@ -98,8 +98,16 @@ class Topology(Protocol):
         """The calls that end a run with an answer; empty where none does."""
         ...
 
+    def asks(self) -> Mapping[str, int]:
+        """How often each seat is asked in one full run; 1 where a seat is left out."""
+        ...
+
+    def mails(self) -> Mapping[str, int]:
+        """The most messages of other seats that each seat reads at once; 0 where a seat is left out."""
+        ...
+
     def calls(self) -> int:
-        """How many asks one full run makes; the even split of a budget rests on it."""
+        """How many agents are asked in one full run, inner ones included; the even split of a budget rests on it."""
         ...
 
     async def solve(self, task: Task, team: Team) -> Outcome:

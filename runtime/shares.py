@@ -14,8 +14,7 @@ def shares_of(
     budget: Budget, wiring: Wiring, ceilings: Mapping[str, Caps], floors: Mapping[str, Vector]
 ) -> dict[str, Vector]:
     """By seat, one ask's even share of what is not kept for finishing, in the narrowest of its scopes."""
-    asks = {RUN_SCOPE: wiring.calls}
-    return _narrowest(budget, wiring, ceilings, floors, asks)
+    return _narrowest(budget, wiring, ceilings, floors, wiring.asks)
 
 
 def allowances_of(

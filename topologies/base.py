@@ -1,7 +1,9 @@
-"""Owns what all topologies share: their name, their seats, how a model is filled in, and the checks of their size."""
+"""Owns what all topologies share: name, seats, formulas, how a model is filled in, and the checks of their size."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from copy import copy
+from itertools import groupby
 from typing import TypeVar
 
 import anyio
@@ -22,8 +24,12 @@ T = TypeVar("T")
 class Topology:
     """Base of all topologies, and of your own: give it seats and channels, and program `solve`.
 
-    A subclass hands name and seats to `__init__` and overrides `channels`, `calls`, `finish` where they differ, and `solve`.
+    A subclass hands name and seats to `__init__`, overrides `channels` and `finish` where there are any, and programs `solve`.
     Everything a topology knows is fixed when it is built; one object serves any number of runs at once.
+
+    Its formulas say what one full run comes to, in which every plan has a part for everybody and nobody stops early; other
+    runs come to less. `calls`, `depth`, `messages` and `fan_in` follow from `asks` and `mails`, and of seats that are
+    topologies they count what happens inside.
     """
 
     message_tokens: int = 256
@@ -54,9 +60,40 @@ class Topology:
         """The calls that end a run with an answer, so that budget is kept back for them. By default none."""
         return ()
 
+    def asks(self) -> Mapping[str, int]:
+        """How often each seat is asked. By default once."""
+        return dict.fromkeys(self._seats, 1)
+
+    def mails(self) -> Mapping[str, int]:
+        """The most messages of others, parts of a plan included, that a seat reads at once. By default one of each sender."""
+        return Counter(receiver for _, receiver in self.channels())
+
     def calls(self) -> int:
-        """Asks in one full run. By default one per seat."""
-        return len(self._seats)
+        """Asks of agents, inner ones included; the even split of a budget rests on it."""
+        return sum(n * calls_of(self._seats[seat]) for seat, n in self.asks().items())
+
+    def depth(self) -> int:
+        """How many of these calls wait for one another. By default all, which is an upper bound."""
+        return sum(n * depth_of(self._seats[seat]) for seat, n in self.asks().items())
+
+    def messages(self) -> int:
+        """Mails along channels. By default each ask brings all that a seat may read, which is an upper bound."""
+        asks = self.asks()
+        return sum(n * asks.get(seat, 0) for seat, n in self.mails().items()) + self.messages_within()
+
+    def messages_within(self) -> int:
+        """Those among them that stay inside of seats."""
+        asks = self.asks()
+        return sum(asks.get(seat, 0) * t.messages() for seat, t in self._seats.items() if isinstance(t, Topology))
+
+    def fan_in(self) -> int:
+        """The most messages that any seat reads at once."""
+        within = (member.fan_in() for member in self._seats.values() if isinstance(member, Topology))
+        return max([*self.mails().values(), *within], default=0)
+
+    def deepest(self, role: str) -> int:
+        """Depth of the deepest seat whose path begins so."""
+        return max(depth_of(member) for seat, member in self._seats.items() if seat.startswith(role))
 
     def with_model(self, model: str | Router) -> "Topology":
         """The same topology with `model` in every seat that has none of its own."""
@@ -102,6 +139,36 @@ def team_of(
     if reply is not None:
         members = [giving(reply, f"{what}: {role}", member) for member in members]
     return [member.filled(model) for member in members]
+
+
+def calls_of(member: Agent | Topology) -> int:
+    """Calls of one ask."""
+    return member.calls() if isinstance(member, Topology) else 1
+
+
+def depth_of(member: Agent | Topology) -> int:
+    """Calls of one ask that wait for one another."""
+    return member.depth() if isinstance(member, Topology) else 1
+
+
+def named(kind: str, members: Sequence[Agent | Topology], *more: object, **others: object) -> str:
+    """A label for tables: how many members, or, where a topology is among them, who they are, as in `Star(Chain(2)*2, Single)`.
+
+    Args:
+        more: what else tells two of a kind apart, in the order of the arguments.
+        others: members in other seats; they are named where they are topologies.
+    """
+    said = [str(len(members))]
+    if any(isinstance(member, Topology) for member in members):
+        runs = ((name, len(list(run))) for name, run in groupby(map(_title, members)))
+        said = [name if n == 1 else f"{name}*{n}" for name, n in runs]
+    said += [f"{seat}={_title(member)}" for seat, member in others.items() if isinstance(member, Topology)]
+    nested = any("(" in part or not part.isdigit() for part in said)
+    return f"{kind}({(', ' if nested else ',').join([*said, *map(str, more)])})"
+
+
+def _title(member: object) -> str:
+    return member.name if isinstance(member, Topology) else getattr(member, "role", "")
 
 
 Member = TypeVar("Member", bound=Agent | Topology)

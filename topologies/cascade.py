@@ -9,7 +9,7 @@ from runtime.errors import ConfigError
 from runtime.messages import Report
 from runtime.protocols import Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, numbered, team_of
+from topologies.base import Topology, named, numbered, team_of
 
 
 class Cascade(Topology):
@@ -19,8 +19,9 @@ class Cascade(Topology):
     judge, and works as far as their errors differ. At the end of the list the answer given most often wins, ties to the one
     that was given last: where the cheap ones disagree, the dearest is believed.
 
-    Calls: n at most, `agree` at least. Depth: the same. Messages: 0. If the budget does not suffice to go on, the run ends
-    exhausted with what would win among the answers so far.
+    Calls: n at most, `agree` at least. Depth: the same; `calls()` and `depth()` give the upper bound, which disagreement
+    reaches. Messages: 0. If the budget does not suffice to go on, the run ends exhausted with what would win among the answers
+    so far.
 
     Source: S. Kolawole, D. Dennis, A. Talwalkar, V. Smith, "Agreement-Based Cascading for Efficient Inference", 2024
     (arXiv:2407.02348), where each level is an ensemble; here a level is one agent and votes carry over to the next.
@@ -40,7 +41,7 @@ class Cascade(Topology):
         members = team_of("executor", agents, model, what="Cascade")
         if not 1 <= agree <= len(members):
             raise ConfigError(f"Cascade: agree={agree} must be between 1 and the number of agents, {len(members)}")
-        super().__init__(name or f"Cascade({len(members)},{agree})", numbered("agent", members))
+        super().__init__(name or named("Cascade", members, agree), numbered("agent", members))
         self.agree = agree
 
     async def solve(self, task: Task, team: Team) -> Outcome:

@@ -1,19 +1,20 @@
 """Owns Chain: a planner, then executors one after another, each building on the last, then a verifier."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from runtime.agents.agent import Agent
 from runtime.messages import Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, giving, joined, numbered, team_of
+from topologies.base import Topology, giving, joined, named, numbered, team_of
 
 
 class Chain(Topology):
     """Planner → executor[0] → … → executor[n-1] → verifier.
 
-    Calls: n + 2. Depth: n + 2. Messages: 2 n (a part to each executor, a report to the next). Fan-in: 1. A plan with fewer parts
-    than executors ends the chain early; parts beyond them are joined to the last executor's.
+    Calls: n + 2. Depth: n + 2. Messages: 2 n (a part to each executor, a report to the next). Fan-in: 2 (the part and
+    the report), 1 for n = 1. A plan with fewer parts than executors ends the chain early; parts beyond them are joined to the
+    last executor's.
     """
 
     def __init__(
@@ -22,6 +23,7 @@ class Chain(Topology):
         *,
         planner: Agent | None = None,
         verifier: Agent | Topology | None = None,
+        name: str | None = None,
         model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", executors, model, what="Chain", reply="report")
@@ -31,7 +33,7 @@ class Chain(Topology):
             **numbered("executor", members),
             "verifier": (verifier or Agent("verifier")).filled(model),
         }
-        super().__init__(f"Chain({self.length})", seats)
+        super().__init__(name or named("Chain", members, verifier=verifier), seats)
 
     def channels(self) -> Iterable[tuple[str, str]]:
         """Planner to each executor, each executor to the next and, where a plan is short, to the verifier."""
@@ -40,6 +42,11 @@ class Chain(Topology):
             yield f"executor[{i}]", "verifier"
             if i + 1 < self.length:
                 yield f"executor[{i}]", f"executor[{i + 1}]"
+
+    def mails(self) -> Mapping[str, int]:
+        """Its part and the report before it to each executor, the last report to the verifier."""
+        executors = {f"executor[{i}]": 1 if i == 0 else 2 for i in range(self.length)}
+        return executors | {"verifier": 1}
 
     def finish(self) -> Sequence[FinishCall]:
         """The verifier's call over the last report."""

@@ -1,102 +1,148 @@
-"""Owns Graph: the user's own nodes and edges. A node starts as soon as all its senders have reported; there is no barrier."""
+"""Owns Graph: the user's own nodes and edges. A node starts as soon as all its senders have ended; there is no barrier."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
 
 import anyio
 
 from runtime.agents.agent import Agent
-from runtime.errors import BudgetExceeded, ConfigError, OrchestrationError
-from runtime.messages import Message, Plan, Refusal, Report, Verdict, bundle
+from runtime.agents.roles import reply_of
+from runtime.errors import BudgetExceeded, OrchestrationError
+from runtime.messages import Mail, Message, Part, Plan, Refusal, bundle
 from runtime.protocols import FinishCall, Mailable, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology
+from topologies.base import Topology, depth_of, joined
+from topologies.wiring import Node, Wires, wires_of
 
 
 class Graph(Topology):
-    """Agents as nodes, mail along edges. The one node nobody listens to answers.
+    """Agents, or topologies, as nodes, mail along edges. The one node nobody listens to answers.
 
-    Calls: one per node. Messages: one per edge. Nodes without senders get the task alone; every other node gets the task and
-    the mail of its senders, in the order of the nodes. When a node is refused for lack of budget, those behind it go on with the
-    mail they have; the run then ends exhausted.
+    Nodes without senders get the task alone; every other node waits for all of its senders, joins them, and gets the task and
+    their mail in the order of the nodes. A node may be several members: `{"executor": [Agent("executor")] * 4}` makes the seats
+    `executor[0]` … `executor[3]`, and an edge to or from `executor` is one to or from each of them. Where a planner writes to
+    such a node, the plan fans out: each seat gets its part and no more, seats for which there is none stay idle, parts beyond
+    the seats are joined to the last one's. A node all of whose senders stayed idle stays idle, too, unless it is to answer.
+
+    Calls: one per seat. Messages: one per edge between seats. Depth: the longest path. Fan-in: the most edges into one seat. A
+    plan that leaves seats idle makes all four upper bounds. When a node is refused for lack of budget, those behind it go on
+    with the mail they have; the run then ends exhausted.
 
     Raises:
-        ConfigError: an edge to an unknown node, an edge named twice or from a node to itself, a cycle (with its path), or
-            not exactly one node that nobody listens to.
+        ConfigError: too many nodes, an edge to an unknown node, an edge named twice or from a node to itself, a cycle, a node
+            without edges, or not exactly one node that nobody listens to; the message shows the path.
     """
 
     def __init__(
         self,
-        nodes: Mapping[str, Agent],
+        nodes: Mapping[str, Node],
         edges: Sequence[tuple[str, str]],
         *,
         name: str = "graph",
         model: str | Router | None = None,
     ) -> None:
-        super().__init__(name, {seat: agent.filled(model) for seat, agent in nodes.items()})
-        self.edges = tuple(edges)
-        self._senders: dict[str, list[str]] = {seat: [] for seat in nodes}
-        for sender, receiver in self.edges:
-            for end in (sender, receiver):
-                if end not in nodes:
-                    raise ConfigError(f"{name}: edge {sender} → {receiver} names {end!r}, which is no node")
-            if sender == receiver:
-                raise ConfigError(f"{name}: node {sender!r} writes to itself")
-            if sender in self._senders[receiver]:
-                raise ConfigError(f"{name}: edge {sender} → {receiver} is there twice")
-            self._senders[receiver].append(sender)
-        try:
-            self._order = tuple(TopologicalSorter(self._senders).static_order())[::-1]
-        except CycleError as error:
-            raise ConfigError(f"{name}: the wiring has a cycle: {' → '.join(error.args[1])}") from None
-        last = [seat for seat in nodes if all(sender != seat for sender, _ in self.edges)]
-        if len(last) != 1:
-            raise ConfigError(f"{name}: exactly one node must have no listener, to answer; there are {', '.join(last)}")
-        self._last = last[0]
+        wires = wires_of(name, nodes, edges)
+        super().__init__(name, {seat: member.filled(model) for seat, member in wires.seats.items()})
+        self._senders, self._order, self._last = wires.senders, wires.order, wires.order[-1]
+        self._ranks = {seat: _ranks(seat, wires) for seat, member in wires.seats.items() if _plans(member)}
 
     def channels(self) -> Iterable[tuple[str, str]]:
-        """The edges."""
-        return self.edges
+        """The edges between seats."""
+        return ((sender, seat) for seat, senders in self._senders.items() for sender in senders)
 
     def finish(self) -> Sequence[FinishCall]:
         """The answering node over its senders' mail."""
         return (FinishCall(self._last, len(self._senders[self._last])),)
 
+    def depth(self) -> int:
+        """The longest path."""
+        deep: dict[str, int] = {}
+        for seat in self._order:
+            deep[seat] = depth_of(self.seats()[seat]) + max((deep[s] for s in self._senders[seat]), default=0)
+        return deep[self._last]
+
     async def solve(self, task: Task, team: Team) -> Outcome:
         """Let every node act as soon as its mail is complete."""
-        done = {seat: anyio.Event() for seat in self.seats()}
-        replies: dict[str, Mailable] = {}
-        refused: dict[str, Refusal] = {}
-        failed: dict[str, OrchestrationError] = {}
-
-        async def act(seat: str) -> None:
-            for sender in self._senders[seat]:
-                await done[sender].wait()
-            if any(sender in failed for sender in self._senders[seat]):
-                failed[seat] = next(failed[sender] for sender in self._senders[seat] if sender in failed)
-                done[seat].set()
-                return
-            mails = [replies[sender] for sender in self.seats() if sender in self._senders[seat] and sender in replies]
-            message: Message = bundle(mails) if mails else task
-            try:
-                replies[seat] = await team.ask(seat, message, finish=seat == self._last)
-            except BudgetExceeded as error:
-                refused[seat] = Refusal(seat, *error.args)
-            except OrchestrationError as error:
-                failed[seat] = error
-            # Of those who have answered, the one furthest down the wiring, whoever came last: ties must not decide.
-            answers = (replies[seat] for seat in self._order if seat in replies)
-            team.offer(next((answer for answer in answers if not isinstance(answer, Plan)), None))
-            done[seat].set()
-
+        flow = _Flow(self, task, team)
         async with anyio.create_task_group() as group:
             for seat in self.seats():
-                group.start_soon(act, seat)
-        for seat in self.seats():
-            if seat in failed:
-                raise failed[seat]
-        for seat in self.seats():
-            if seat in refused:
-                return refused[seat]
-        answer = replies[self._last]
-        return answer if isinstance(answer, (Report, Verdict)) else None
+                group.start_soon(flow.act, seat)
+        return flow.outcome()
+
+
+class _Flow:
+    """One run of a graph."""
+
+    def __init__(self, graph: Graph, task: Task, team: Team) -> None:
+        self.graph, self.task, self.team = graph, task, team
+        self.ended = {seat: anyio.Event() for seat in graph.seats()}
+        self.replies: dict[str, Mailable] = {}
+        self.refused: dict[str, Refusal] = {}
+        self.failed: dict[str, OrchestrationError] = {}
+
+    async def act(self, seat: str) -> None:
+        """Wait for the senders of a node, and ask it."""
+        senders = self.graph._senders[seat]
+        for sender in senders:
+            await self.ended[sender].wait()
+        broken = next((self.failed[sender] for sender in senders if sender in self.failed), None)
+        if broken is not None:
+            self.failed[seat] = broken
+        elif (message := self._message(seat)) is not None:
+            await self._ask(seat, message)
+        self.ended[seat].set()
+
+    async def _ask(self, seat: str, message: Message) -> None:
+        try:
+            self.replies[seat] = await self.team.ask(seat, message, finish=seat == self.graph._last)
+        except BudgetExceeded as error:
+            self.refused[seat] = Refusal(seat, *error.args)
+        except OrchestrationError as error:
+            self.failed[seat] = error
+        # Of those who have answered, the one furthest down the wiring, whoever came last: ties must not decide.
+        answers = (self.replies[s] for s in reversed(self.graph._order) if s in self.replies)
+        self.team.offer(next((answer for answer in answers if not isinstance(answer, Plan)), None))
+
+    def _message(self, seat: str) -> Message | None:
+        """What a node is asked; None where it stays idle."""
+        senders = self.graph._senders[seat]
+        mails: list[Mail] = []
+        parts: list[Part] = []
+        for sender in senders:
+            reply = self.replies.get(sender)
+            rank, size = self.graph._ranks.get(sender, {}).get(seat, (0, 0))
+            if isinstance(reply, Plan) and size:
+                parts += joined(reply.parts, size)[rank : rank + 1]
+            elif reply is not None:
+                mails.append(reply)
+        heard = mails or parts or any(sender in self.refused for sender in senders)
+        if senders and not heard and seat != self.graph._last:
+            return None
+        wanted = max((size for _, size in self.graph._ranks.get(seat, {}).values()), default=0)
+        if not (mails or parts or wanted):
+            return self.task
+        # Two planners may write to one seat: one part is what it works on, the other is mail beside it.
+        return bundle([*parts[1:], *mails], part=parts[0] if parts else None, parts_wanted=wanted)
+
+    def outcome(self) -> Outcome:
+        """The answering node's reply, or the first in seat order of what went wrong."""
+        for seat in self.graph.seats():
+            if seat in self.failed:
+                raise self.failed[seat]
+        for seat in self.graph.seats():
+            if seat in self.refused:
+                return self.refused[seat]
+        return self.replies.get(self.graph._last)
+
+
+def _plans(member: Agent | Topology) -> bool:
+    return isinstance(member, Agent) and reply_of(member.role) == "plan"
+
+
+def _ranks(seat: str, wires: Wires) -> dict[str, tuple[int, int]]:
+    """To whom a planner's plan fans out: which part is whose, and among how many it is cut."""
+    return {
+        receiver: (rank, len(group))
+        for group in wires.groups.values()
+        for rank, receiver in enumerate(group)
+        if seat in wires.senders[receiver]
+    }

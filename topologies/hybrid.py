@@ -1,6 +1,6 @@
 """Owns Hybrid: a star whose executors also write to each other before the verifier answers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
 
 from policies.voting import majority
@@ -9,7 +9,7 @@ from runtime.errors import ConfigError
 from runtime.messages import Part, Plan, Refusal, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, giving, joined, numbered, team_of
+from topologies.base import Topology, giving, joined, named, numbered, team_of
 
 
 class Hybrid(Topology):
@@ -31,6 +31,7 @@ class Hybrid(Topology):
         peer_rounds: int = 1,
         planner: Agent | None = None,
         verifier: Agent | Topology | None = None,
+        name: str | None = None,
         model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", executors, model, what="Hybrid", reply="report")
@@ -42,7 +43,7 @@ class Hybrid(Topology):
             **numbered("executor", members),
             "verifier": (verifier or Agent("verifier")).filled(model),
         }
-        super().__init__(f"Hybrid({self.width},{peer_rounds})", seats)
+        super().__init__(name or named("Hybrid", members, peer_rounds, verifier=verifier), seats)
 
     def channels(self) -> Iterable[tuple[str, str]]:
         """Those of a star, and every executor to every other."""
@@ -56,17 +57,22 @@ class Hybrid(Topology):
         """The verifier's call over all reports."""
         return (FinishCall("verifier", self.width),)
 
-    def calls(self) -> int:
-        """The star's, and everybody in each peer round."""
-        return self.width * (self.peer_rounds + 1) + 2
+    def asks(self) -> Mapping[str, int]:
+        """Executors for their part and in each peer round; the others once."""
+        return {seat: 1 if seat in ("planner", "verifier") else 1 + self.peer_rounds for seat in self.seats()}
+
+    def mails(self) -> Mapping[str, int]:
+        """All reports to the verifier; to an executor its part, and later the others' reports."""
+        most = max(1, self.width - 1) if self.peer_rounds else 1
+        return {seat: self.width if seat == "verifier" else most for seat in self.seats() if seat != "planner"}
 
     def depth(self) -> int:
         """Plan, work, peer rounds, verify."""
-        return self.peer_rounds + 3
+        return 1 + (1 + self.peer_rounds) * self.deepest("executor") + self.deepest("verifier")
 
     def messages(self) -> int:
         """A part down and a report up for each executor, and all to all in each peer round."""
-        return 2 * self.width + self.peer_rounds * self.width * (self.width - 1)
+        return 2 * self.width + self.peer_rounds * self.width * (self.width - 1) + self.messages_within()
 
     async def solve(self, task: Task, team: Team) -> Outcome:
         """Plan, work in parallel, mend each other's work, verify."""

@@ -1,6 +1,6 @@
 """Owns Mesh: agents who post, read each other's posts and post again, and a vote (the literature says decentralized)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
 
 from policies.voting import majority
@@ -9,7 +9,7 @@ from runtime.errors import ConfigError
 from runtime.messages import Refusal, Report, bundle
 from runtime.protocols import Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, numbered, team_of
+from topologies.base import Topology, named, numbered, team_of
 
 
 class Mesh(Topology):
@@ -29,29 +29,38 @@ class Mesh(Topology):
     """
 
     def __init__(
-        self, agents: int | Sequence[Agent | Topology] = 3, *, rounds: int = 2, model: str | Router | None = None
+        self,
+        agents: int | Sequence[Agent | Topology] = 3,
+        *,
+        rounds: int = 2,
+        name: str | None = None,
+        model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", agents, model, at_least=2, what="Mesh", reply="report")
         if rounds < 1:
             raise ConfigError(f"Mesh: rounds={rounds} must be 1 or more")
         self.size, self.rounds = len(members), rounds
-        super().__init__(f"Mesh({self.size},{rounds})", numbered("agent", members))
+        super().__init__(name or named("Mesh", members, rounds), numbered("agent", members))
 
     def channels(self) -> Iterable[tuple[str, str]]:
         """Everybody to everybody else."""
         return permutations(self.seats(), 2)
 
-    def calls(self) -> int:
+    def asks(self) -> Mapping[str, int]:
         """Everybody, in every round."""
-        return self.size * self.rounds
+        return dict.fromkeys(self.seats(), self.rounds)
+
+    def mails(self) -> Mapping[str, int]:
+        """The posts of all others, from the second round on."""
+        return dict.fromkeys(self.seats(), self.size - 1 if self.rounds > 1 else 0)
 
     def depth(self) -> int:
         """One after another: the rounds."""
-        return self.rounds
+        return self.rounds * self.deepest("agent")
 
     def messages(self) -> int:
         """Every post but the last ones is read by everybody else."""
-        return (self.rounds - 1) * self.size * (self.size - 1)
+        return (self.rounds - 1) * self.size * (self.size - 1) + self.messages_within()
 
     async def solve(self, task: Task, team: Team) -> Outcome:
         """Post, read, post again; vote."""

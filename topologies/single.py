@@ -20,7 +20,8 @@ class Single(Topology):
     With `fill=True` it answers again and again, at a fixed effort, until nothing more fits into the budget; the answer given
     most often wins. That is what one agent makes of the money a team would get, and a run that stops so is completed.
 
-    Calls: 1; with fill, as many as fit. Depth: the same. Messages: 0. `name` tells several of them apart in one experiment.
+    Calls: 1. Depth: 1. Messages: 0. With fill all three are for one repetition, since only the budget says how many there are;
+    inside another topology it fills the ceiling it was given, or leaves no more than the finish. `name` tells several apart.
     """
 
     def __init__(
