@@ -93,6 +93,8 @@ def _add(wiring: Wiring, topology: Topology, at: _Level) -> None:
     asks, mails = topology.asks(), topology.mails()
     for seat, member in seats.items():
         path = at.prefix + seat
+        if path in wiring.agents or path in wiring.inner:
+            raise ConfigError(f"{topology.name}: two seats have the path {path}; name one of them without a /")
         most = _with(at.given, mails.get(seat, 0))
         if isinstance(member, Agent):
             wiring.agents[path] = member
