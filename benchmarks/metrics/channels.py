@@ -1,0 +1,118 @@
+"""Owns the fidelity γ of channels: what of a sender's answer arrives in the reader's prompt, and in the reader's answer.
+
+Reports and verdicts only; a plan travels in parts, and a part is neither right nor wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from benchmarks.metrics.jackknife import Estimate, jackknife, ratio
+from benchmarks.metrics.trace import Trace, role
+from benchmarks.statistics import interval
+from runtime.agents.blocks import clip, mail_block, read_blocks
+from runtime.messages import Plan, Report, Verdict
+from runtime.task import last_number
+
+CHANNEL_COLUMNS: dict[str, type[pl.DataType]] = {
+    **dict.fromkeys(("address", "sender", "receiver"), pl.String),
+    **dict.fromkeys(("mails", "whole", "sent", "arrived", "relayed", "kept"), pl.Int64),
+}
+"""One row per run and channel between roles; see `channels_of`."""
+_UNCLIPPED = 10**9
+
+
+class Fidelity(NamedTuple):
+    """What is known about one kind of channel."""
+
+    mails: int
+    whole: Estimate | None
+    """Share of mails that were delivered unclipped."""
+    gamma: Estimate | None
+    """γ = mean of sent · arrived, both ±1 for right and wrong, arrived 0 where clipping cut the answer off."""
+    transfer: Estimate | None
+    """Mean of sent · the reader's own answer, both ±1, over readers that answered the same thing: 1 − 2 · flips."""
+
+
+def channels_of(trace: Trace, message_tokens: int) -> list[dict[str, Any]]:
+    """Count, for each pair of roles, what became of the mails of one run.
+
+    Columns: mails; whole (delivered unclipped); sent (mails known to be right or wrong); arrived (Σ sent · arrived);
+    relayed (of those, read by somebody who answered about the same thing and is known to be right or wrong); kept (Σ sent ·
+    reader). What a seat mails to itself is its memory and no channel.
+    """
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for reply in trace.answers:
+        for mail in (trace.replies[place] for place in reply.read):
+            if isinstance(mail.said, Plan) or mail.seat == reply.seat:
+                continue
+            counts = found.setdefault((role(mail.seat), role(reply.seat)), dict.fromkeys(list(CHANNEL_COLUMNS)[3:], 0))
+            counts["mails"] += 1
+            counts["whole"] += _block(mail.said, message_tokens) == _block(mail.said, _UNCLIPPED)
+            if mail.right is None:
+                continue
+            sign = 1 if mail.right else -1
+            counts["sent"] += 1
+            counts["arrived"] += _sent_arrived(mail.said, message_tokens, sign)
+            if reply.right is not None and reply.units == mail.units and reply.partial == mail.partial:
+                counts["relayed"] += 1
+                counts["kept"] += sign * (1 if reply.right else -1)
+    return [{"sender": a, "receiver": b, **counts} for (a, b), counts in sorted(found.items())]
+
+
+def channels_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The table of channels from rows of `channels_of` that got their `address`."""
+    return pl.DataFrame(rows, schema=CHANNEL_COLUMNS)
+
+
+def fidelity(rows: pl.DataFrame, level: float = 0.95) -> Fidelity:
+    """Estimate the fidelity of one kind of channel from its rows, which got a column `cluster` (the task).
+
+    Liu et al. define γ as the correlation of a binary symmetric channel and calibrate it by a relay test; `gamma` is that of
+    the wire alone, `transfer` that of the wire with its reader, who may mend or spoil what he reads.
+    """
+    cluster = rows["cluster"].to_list()
+    whole = _share(rows["whole"], rows["mails"], cluster, level)
+    kept = _share((rows["kept"] + rows["relayed"]) // 2, rows["relayed"], cluster, level)
+    sums = rows.group_by("cluster").agg(pl.col("arrived", "sent").sum()).select("arrived", "sent").to_numpy()
+    full = int(rows["arrived"].sum()) == int(rows["sent"].sum())
+    gamma = (
+        _signed(_share(rows["arrived"], rows["sent"], cluster, level)) if full else jackknife(sums, ratio, level=level)
+    )
+    return Fidelity(int(rows["mails"].sum()), whole, gamma, _signed(kept))
+
+
+def _share(hits: pl.Series, of: pl.Series, clusters: Sequence[object], level: float) -> Estimate | None:
+    """Share of hits with its Wilson interval, clustered."""
+    n = of.to_numpy()
+    if not n.sum():
+        return None
+    yes = np.stack([hits.to_numpy(), n - hits.to_numpy()], axis=1).ravel()
+    values = np.repeat(np.tile([1.0, 0.0], len(n)), yes)
+    seen = interval(values, np.repeat(np.asarray(clusters, dtype=object), n).tolist(), level)
+    return Estimate(seen.mean, seen.low, seen.high, seen.clusters)
+
+
+def _signed(share: Estimate | None) -> Estimate | None:
+    """A share of ones as the mean of ones and minus ones."""
+    if share is None or share.low is None or share.high is None:
+        return share
+    return Estimate(2 * share.value - 1, 2 * share.low - 1, 2 * share.high - 1, share.clusters)
+
+
+def _block(said: Report | Verdict, tokens: int) -> str:
+    return mail_block(said, tokens)
+
+
+def _sent_arrived(said: Report | Verdict, tokens: int, sign: int) -> int:
+    """Sent · arrived: 1 where the answer stands in the delivered mail as it was sent, 0 where clipping left none."""
+    body = read_blocks(_block(said, tokens))[0].body.removeprefix("Answer: ")
+    if body.startswith(clip(said.answer, _UNCLIPPED)):
+        return 1
+    seen, meant = last_number(body.partition("\n")[0]), last_number(said.answer)
+    if seen is None or meant is None:
+        return 0
+    # A number cut short is another number: wrong instead of right, or wrong still.
+    return 1 if seen == meant else -sign
