@@ -10,14 +10,13 @@ from runtime.attempts import NO_REPLY, Attempts, Done, Order
 from runtime.bank.book import AttemptId, Held, Need, Record
 from runtime.bank.store import Note
 from runtime.bank.vector import unpack
-from runtime.boundary import encodable
-from runtime.errors import AgentFailed, OrchestrationError
+from runtime.errors import OrchestrationError
 from runtime.journal import Attempt, Key, State
 from runtime.models.asked import Asked, asked_of, asked_of_tool, digest_of
 from runtime.models.base import ChatModel, ChatReply, ChatRequest
 from runtime.nesting import RUN_SCOPE, Wiring
 from runtime.preflight import Prepared, RunSpec, prepare
-from runtime.recording import ModelFacts, RecordedAsk, RecordedRun, RecordedTry
+from runtime.recording import Foreign, ModelFacts, RecordedAsk, RecordedRun, RecordedTry
 from runtime.recording_file import to_body
 from runtime.result import RunResult
 from runtime.run import Run
@@ -30,7 +29,7 @@ class _Open:
 
     order: Order
     asked: str
-    end: ChatReply | OrchestrationError | None = None
+    end: ChatReply | OrchestrationError | Foreign | None = None
     at_s: float = 0.0
     """When it ended."""
 
@@ -66,6 +65,10 @@ class Recorder:
     def around(self, solve: Solve) -> Solve:
         """`solve` itself."""
         return solve
+
+    def left_s(self, left_s: float | None) -> float | None:
+        """The deadline itself."""
+        return left_s
 
     async def watch(self, cancel: Callable[[], None]) -> None:
         """Nothing has to be watched."""
@@ -132,18 +135,18 @@ class RecordingAttempts(Attempts):
         self.tape.asked[ask.asked] = asked
         self.tape.asks[order.key] = ask
         try:
-            ask.end = await work
+            reply = ask.end = await work
         except OrchestrationError as error:
             ask.end = error
             raise
         except BaseException as error:
-            # A user's model may raise anything, and it becomes this at the seat. What is no Exception is a cancellation.
+            # A user's model may raise anything. What is no Exception is a cancellation.
             if isinstance(error, Exception):
-                ask.end = AgentFailed(f"seat {order.key.seat}", type(error).__name__, encodable(str(error)))
+                ask.end = Foreign.of(error)
             raise
         finally:
             ask.at_s = self.clock.now_s() - self.began_s
-        return ask.end
+        return reply
 
     def _close(self, held: Held, need: Need, order: Order, state: State, done: Done, began_s: float) -> Attempt:
         row = Attempts._close(self, held, need, order, state, done, began_s)

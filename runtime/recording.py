@@ -5,6 +5,7 @@ each once in a file under its digest, and one line per run with every attempt an
 granted, what was refused and with which figures, what was cut off, and what answered at what moment.
 """
 
+import builtins
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import orjson
 
 from runtime.bank.book import Need
 from runtime.bank.vector import Vector
+from runtime.boundary import encodable
 from runtime.budget import Amounts, Budget
 from runtime.errors import ConfigError, OrchestrationError
 from runtime.journal import Attempt, Key
@@ -39,6 +41,30 @@ class RecordedTry(NamedTuple):
     reply: ChatReply | None
 
 
+class Foreign(NamedTuple):
+    """An error that was none of ours: of a user's model, for instance."""
+
+    kind: str
+    """Name of its class."""
+    base: str
+    """Name of the nearest class of Python's own that it is of, by which others may catch it."""
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """What is kept of an error."""
+        base = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
+        return cls(type(error).__name__, base.__name__, encodable(str(error)))
+
+    def again(self) -> Exception:
+        """An error of a class of the same name with the same text; the class itself need not exist here."""
+        base: type[Exception] = getattr(builtins, self.base)
+        text = self.text
+        look = {"__init__": lambda self: None, "__str__": lambda self: text}
+        again: Exception = type(self.kind, (base,), look)()
+        return again
+
+
 class RecordedAsk(NamedTuple):
     """One request of a seat, or one tool call: its tries, and what came of it."""
 
@@ -50,7 +76,7 @@ class RecordedAsk(NamedTuple):
     """Digest of the canonical request."""
     tries: tuple[RecordedTry, ...]
     """Those of the run's last life; what earlier ones did stands in `RecordedRun.earlier`."""
-    end: ChatReply | OrchestrationError | None
+    end: ChatReply | OrchestrationError | Foreign | None
     """The reply; or why there is none (a BudgetExceeded is a refusal of admission); None where it was cut off."""
     at_s: float
     """When that was decided, in seconds of the run."""

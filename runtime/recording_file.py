@@ -1,5 +1,6 @@
 """Owns the form of recordings on disk: one JSON line per request and per run, written as runs end, read strictly."""
 
+import builtins
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from runtime.errors import ConfigError, OrchestrationError
 from runtime.journal import Attempt, Key, in_order
 from runtime.models.asked import Asked, digest_of
 from runtime.models.base import ChatReply, TokenLogprob, ToolCall
-from runtime.recording import FORMAT, ModelFacts, RecordedAsk, RecordedRun, RecordedTry
+from runtime.recording import FORMAT, Foreign, ModelFacts, RecordedAsk, RecordedRun, RecordedTry
 from runtime.result import RunResult
 from runtime.usage import Price, Tier, TieredPrice, Usage
 
@@ -165,18 +166,24 @@ def _ask_out(ask: RecordedAsk, n: int) -> dict[str, Any]:
         return kept | ({"end": "reply"} if ask.tries else {"end": "reply", "reply": _reply_out(ask.end)})
     if ask.end is None:
         return kept | {"end": "cut off"}
+    if isinstance(ask.end, Foreign):
+        return kept | {"end": "foreign", "error": ask.end}
     return kept | {"end": type(ask.end).__name__, "error": ask.end.args}
 
 
 def _ask(kept: dict[str, Any]) -> RecordedAsk:
     tries = tuple(_try(one) for one in kept["tries"])
-    end: ChatReply | OrchestrationError | None
+    end: ChatReply | OrchestrationError | Foreign | None
     if kept["end"] == "reply":
         end = _reply(kept["reply"]) if "reply" in kept else tries[-1].reply
         if end is None:
             raise ValueError("a try that answered has no reply")
     elif kept["end"] == "cut off":
         end = None
+    elif kept["end"] == "foreign":
+        end = Foreign(*kept["error"])
+        if not issubclass(getattr(builtins, end.base, object), Exception):
+            raise ValueError(f"{end.base!r} is no error of Python")
     else:
         kind = getattr(errors, kept["end"], None)
         if not (isinstance(kind, type) and issubclass(kind, OrchestrationError)):

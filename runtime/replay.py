@@ -32,11 +32,12 @@ from runtime.models.base import ChatModel, ChatReply, ChatRequest
 from runtime.models.recorded import ReplayedModel
 from runtime.preflight import Prepared, RunSpec, prepare
 from runtime.protocols import Outcome, Team
-from runtime.recording import RecordedAsk, RecordedRun
+from runtime.recording import Foreign, RecordedAsk, RecordedRun
 from runtime.result import RunResult
 from runtime.run import Run
 from runtime.tape import Solve
 from runtime.task import Task
+from runtime.team import RunTeam
 from runtime.trampoline import handover, nap_s
 from runtime.usage import Usage
 
@@ -91,12 +92,28 @@ class Player:
 
     def around(self, solve: Solve) -> Solve:
         """`solve`; where the recorded run was cut off, it does not return before that."""
+        was = self.recorded.result
 
         async def cut(task: Task, team: Team) -> Outcome:
-            await solve(task, team)
-            await _for_ever()
+            try:
+                await solve(task, team)
+                await _for_ever()
+            finally:
+                if isinstance(team, RunTeam) and not was.virtual:
+                    # A live run may be cut off between a reply and what comes of it. How far it had come was a race, and it
+                    # was decided then.
+                    team.offered, team.tally.messages = was.answer, int(was.metrics["messages"])
 
         return cut if self.recorded.was_cut else solve
+
+    def left_s(self, left_s: float | None) -> float | None:
+        """The deadline where the recorded run met it, which may have been a little late: a loop sees replies and deadlines in
+        turns. In virtual time it is never late, and a run that did not meet its deadline then does not meet it now."""
+        if self.recorded.result.virtual:
+            return left_s
+        if self.recorded.result.status != "deadline":
+            return None
+        return max(0.0, self.began_s + self.recorded.result.seconds + TICK_S - self.now_s())
 
     async def watch(self, cancel: Callable[[], None]) -> None:
         """End the run at its first divergence, or where an operator had ended it, or when it outlives its recording."""
@@ -185,6 +202,8 @@ class ReplayedAttempts(Attempts):
             await self._until(ask.at_s)
         if ask.end is None:
             await _for_ever()
+        if isinstance(ask.end, Foreign):
+            raise ask.end.again()
         if isinstance(ask.end, OrchestrationError):
             raise type(ask.end)(*ask.end.args)
         return ask.end

@@ -24,7 +24,7 @@ from runtime.preflight import Prepared
 from runtime.protocols import Journal, Outcome
 from runtime.result import RunResult, SpendReport, Status
 from runtime.shares import allowances_of
-from runtime.tape import Tape
+from runtime.tape import Solve, Tape
 from runtime.team import RunTeam
 
 SCOPE = RUN_SCOPE
@@ -123,7 +123,9 @@ class Run:
         spec = self.prepared.spec
         seconds = spec.budget.seconds
         left_s = None if seconds is None else max(0.0, on_grid_s(seconds) - lived_s)
-        solve = spec.topology.solve if self.tape is None else self.tape.around(spec.topology.solve)
+        solve: Solve = spec.topology.solve
+        if self.tape is not None:
+            solve, left_s = self.tape.around(solve), self.tape.left_s(left_s)
         with anyio.move_on_after(left_s) as scope:
             try:
                 outcome = await contained(where, solve, spec.task, team)

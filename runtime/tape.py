@@ -50,6 +50,10 @@ class Tape(Protocol):
         """The topology's `solve`, or what stands in for it."""
         ...
 
+    def left_s(self, left_s: float | None) -> float | None:
+        """When the run's deadline comes, from now; None for never."""
+        ...
+
     async def watch(self, cancel: Callable[[], None]) -> None:
         """Run beside the run; cancelled at its end."""
         ...
