@@ -122,6 +122,8 @@ class Shipping:
         facts = {"scope": spec.scope or ACCOUNT, "dimensions": spec.budget.dimensions, "caps": spec.budget.caps}
         # Each sending is a life of its own: the bank lets only the newest one spend.
         life: Life = await self.on_bank("take", Opened(spec.run_id, spec.address, orjson.dumps(facts)))
+        if life.sealed is not None:
+            return life.sealed  # an operator closed it while it waited here
         body: bytes = await self.on_host(host, "run_live", spec, life, again)
         return body
 

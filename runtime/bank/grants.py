@@ -4,10 +4,13 @@ A run's budget is an attempt in this book, held whole when the run enters, sent 
 sealed; so the same machine keeps both levels. Runs enter in plan order, whole blocks or none: a block enters iff what
 earlier ones settled, what they still hold and its own budgets fit. Timing can delay that, but not change it.
 
-What an earlier driver left behind is closed by what is known of it. A virtual run that was under way is VOIDED, because
-nobody billed for it. A live run that never began is RELEASED. One that did begin is CHARGED_MAX, its whole budget, until it is
-taken up again and sealed with the true figure. An attempt that a sealed run could only charge at maximum stands here on its
-own, so that a figure which comes later still finds its place.
+What an earlier driver left behind, or this one gave up, is closed by what is known of it. A virtual run comes back whole,
+because nobody billed for it. So does a live run that never began. One that did begin is CHARGED_MAX, its whole budget, until
+it is taken up again and sealed with the true figure. An attempt that a sealed run could only charge at maximum stands here on
+its own, so that a figure which comes later still finds its place.
+
+Where a run has no limit, nothing is held for it, and no scope above has one. What it spent there counts all the same, because
+a limit may be set later.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,10 +21,10 @@ import orjson
 from runtime.bank.book import AttemptId, Held, Need
 from runtime.bank.ledger import Ledger
 from runtime.bank.store import Granted
-from runtime.bank.vector import lanewise_min, pack, unpack
+from runtime.bank.vector import Vector, lanewise_min, pack, unpack
 from runtime.budget import BASE_DIMENSIONS, Amounts, Budget, Caps
-from runtime.errors import ConfigError
-from runtime.journal import Key
+from runtime.errors import BudgetExceeded, ConfigError
+from runtime.journal import Attempt, Key, State
 
 ACCOUNT = "account"
 """Everything that somebody may be billed for, out of one folder."""
@@ -54,14 +57,15 @@ class Grants:
         """Run → number of its last grant."""
         self._uncertain: set[AttemptId] = set()
         """Attempts that their sealed runs charged at maximum."""
+        self._sealed: set[str] = set()
         self._live: dict[str, bool] = {ACCOUNT: True}
-        self.ledger.open(ACCOUNT, None, account)
+        self.ledger.open(ACCOUNT, None, account, epoch=epoch)
 
     def open(self, limits: Limits) -> None:
         """Open an experiment's scope. Harmless when repeated."""
         if limits.scope not in self._live:
             self._live[limits.scope] = limits.live
-            self.ledger.open(limits.scope, ACCOUNT if limits.live else None, limits.caps)
+            self.ledger.open(limits.scope, ACCOUNT if limits.live else None, limits.caps, epoch=self.epoch)
 
     def enter(self, scope: str, block: Sequence[tuple[str, Amounts]]) -> list[Granted] | None:
         """Hold the budgets of all runs of a block, or of none; those granted before are skipped.
@@ -74,7 +78,7 @@ class Grants:
         """
         held: list[Granted] = []
         for run_id, amounts in block:
-            if self._open(run_id):
+            if self.holds(run_id):
                 continue
             got = self._reserve(Key(0, run_id, 0), scope, amounts)
             if got is None:
@@ -98,9 +102,16 @@ class Grants:
         if got is None:
             return False
         ids.append(got)
-        if record.state == "sent":
+        if record.state != "held":
             self.ledger.sent(got, self.epoch)
+        if record.state == "charged_max":
+            self.ledger.settle(got, None)
         return True
+
+    def holds(self, run_id: str) -> bool:
+        """Whether the run was let in; also when it is settled, or charged at maximum."""
+        states = {self.ledger.record(id).state for id in self._main.get(run_id, ())}
+        return run_id in self._sealed or not states.isdisjoint({"held", "sent", "charged_max"})
 
     def begun(self, run_id: str) -> None:
         """A host took the run: from here on somebody may bill for it."""
@@ -109,42 +120,41 @@ class Grants:
                 self.ledger.sent(id, self.epoch)
 
     def seal(self, run_id: str, books: dict[str, Any], late: Callable[[str, int], Amounts | None]) -> None:
-        """Settle a sealed run.
+        """Settle a sealed run, whatever this book knew of it: a spend is a fact. Harmless when repeated.
 
         Args:
-            books: of the seal: "scope", "settled", and "open": [key, try, amounts] of what is charged at maximum.
-            late: the true figure of such an attempt, if one came already.
+            books: of the seal, see `books_of`.
+            late: the true figure of an attempt that is charged at maximum, if one came already.
         """
-        if not books:
+        scope = books.get("scope")
+        if scope not in self._live or run_id in self._sealed:
             return
-        settled = pack(books["settled"])
-        ids = self._main.get(run_id)
-        if ids is None:
-            self._main[run_id] = [AttemptId(Key(0, run_id, 0), 0)]
-            need = _whole(tuple(books["settled"]))
-            self.ledger.restore(self._main[run_id][0], books["scope"], need, 0, 0, "settled", settled)
-            ids = []
-        for id in ids:
+        self._sealed.add(run_id)
+        ids = self._main.get(run_id, [])
+        limited = books["limited"] if ids else NO_CAPS
+        kept = tuple(used if limit else 0 for used, limit in zip(books["settled"], limited, strict=True))
+        rest = pack(kept)
+        for i, id in enumerate(ids):
             # A topped-up run fills its first grant before the later ones; what none of them covers was billed too much.
             last, hold = id is ids[-1], self.ledger.record(id).amounts
-            used = settled if last else lanewise_min(settled, hold, len(BASE_DIMENSIONS))
-            self.begun(run_id)
-            self.ledger.settle(id, used)
-            settled -= used
+            used = rest if last else lanewise_min(rest, hold, len(BASE_DIMENSIONS))
+            ids[i] = self._charge(id, used)
+            rest -= used
+        unheld = tuple(used - part for used, part in zip(books["settled"], kept, strict=True))
+        if any(unheld):
+            self._restore(AttemptId(Key(3, run_id, 0), 0), scope, unheld, "settled")
         for key, try_, amounts in books["open"]:
             id = _open_id(run_id, key, try_)
-            if id in self._uncertain:
-                continue
             self._uncertain.add(id)
-            self._restore(id, books["scope"], tuple(amounts), "charged_max")
+            self._restore(id, scope, tuple(amounts), "charged_max")
             figure = late(key, try_)
             if figure is not None:
                 self.ledger.settle(id, pack(figure))
 
     def settled_before(self, scope: str, amounts: Amounts) -> None:
         """Take in what runs have cost that `gc` dropped from the store."""
-        id = AttemptId(Key(2, scope, 0), 0)
-        self.ledger.restore(id, scope, _whole(amounts), 0, 0, "settled", pack(amounts))
+        if scope in self._live:
+            self._restore(AttemptId(Key(2, scope, 0), 0), scope, amounts, "settled")
 
     def settle_late(self, run_id: str, key: str, try_: int, used: Amounts) -> None:
         """Book the true figure of an attempt that its sealed run charged at maximum. One that is known already is kept."""
@@ -152,36 +162,45 @@ class Grants:
         if id in self._uncertain and self.ledger.record(id).state == "charged_max":
             self.ledger.settle(id, pack(used))
 
-    def room(self, scope: str) -> Amounts:
-        """What may be held in a scope now; below 0 where it is overspent."""
-        held = unpack(self.ledger.scopes[scope].held, len(BASE_DIMENSIONS))
-        return tuple(left - h for left, h in zip(self.unsettled(scope), held, strict=True))
+    def refusal(self, scope: str, amounts: Amounts, *, held: bool) -> BudgetExceeded | None:
+        """Why these amounts do not fit into a scope or one above it; None where they do.
 
-    def unsettled(self, scope: str) -> Amounts:
-        """What might be held in a scope and everything above it if all holds came back."""
+        Args:
+            held: count what is held, too; otherwise ask whether they would fit if all of it came back.
+        """
         n = len(BASE_DIMENSIONS)
-        path = self.ledger.scopes[scope].path
-        left = [[c - s for c, s in zip(unpack(p.caps, n), unpack(p.settled, n), strict=True)] for p in path]
-        return tuple(map(min, zip(*left, strict=True)))
+        for place in self.ledger.scopes[scope].path:
+            taken = unpack(place.settled + (place.held if held else 0), n)
+            for dimension, need, cap, used in zip(BASE_DIMENSIONS, amounts, unpack(place.caps, n), taken, strict=True):
+                if need > cap - used or place.frozen:
+                    return BudgetExceeded(place.name, dimension, need, 0 if place.frozen else max(0, cap - used))
+        return None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether a scope was billed above its cap, so that nothing enters it any more."""
+        return any(scope.frozen for scope in self.ledger.scopes.values())
 
     def abandon(self, run_ids: Iterable[str]) -> None:
-        """Give back what runs hold that their driver will not run: all but live runs that a host took."""
-        for run_id in run_ids:
-            for id in self._main.get(run_id, ()):
-                record = self.ledger.record(id)
-                if record.state == "held" or (record.state == "sent" and not self._live[record.path[0].name]):
-                    self.ledger.release(id)
+        """Close what runs hold that their driver will not run to their end, as `take_over` does."""
+        for id in (id for run_id in run_ids for id in self._main.get(run_id, ())):
+            record = self.ledger.record(id)
+            if record.state == "sent" and self._live[record.path[0].name]:
+                self.ledger.settle(id, None)
+            elif record.is_open:
+                self.ledger.release(id)
 
     def restore(self, granted: Granted, *, begun: bool) -> None:
-        """Take in a grant that was committed, of a run that is not sealed."""
-        id = AttemptId(Key(0, granted.run_id, 0), 0)
-        self._main[granted.run_id] = [id]
-        self._serials[granted.run_id] = granted.serial
-        sent = begun or not self._live[granted.scope]
-        self._restore(id, granted.scope, granted.amounts, "sent" if sent else "held", granted.epoch)
+        """Take in a grant that was committed."""
+        if granted.scope in self._live:
+            id = AttemptId(Key(0, granted.run_id, 0), 0)
+            self._main[granted.run_id] = [id]
+            self._serials[granted.run_id] = granted.serial
+            sent = begun or not self._live[granted.scope]
+            self._restore(id, granted.scope, granted.amounts, "sent" if sent else "held", granted.epoch)
 
     def restore_extension(self, run_id: str, serial: int, amounts: Amounts) -> None:
-        """Take in a top-up that was committed, of a run that is not sealed."""
+        """Take in a top-up of a run that was committed."""
         ids = self._main.get(run_id)
         if ids is not None:
             first = self.ledger.record(ids[0])
@@ -194,10 +213,6 @@ class Grants:
             self.ledger.open(scope, None, NO_CAPS, epoch=self.epoch)
             self.ledger.expire(scope, billed=live)
 
-    def _open(self, run_id: str) -> bool:
-        ids = self._main.get(run_id)
-        return ids is not None and self.ledger.record(ids[0]).state in {"held", "sent", "charged_max", "settled"}
-
     def _reserve(self, key: Key, scope: str, amounts: Amounts) -> AttemptId | None:
         got = self.ledger.reserve(key, scope, _whole(amounts), epoch=self.epoch, at_once=True)
         if isinstance(got, Held):
@@ -205,9 +220,20 @@ class Grants:
         self.ledger.withdraw(key)
         return None
 
-    def _restore(self, id: AttemptId, scope: str, amounts: Amounts, state: Any, epoch: int | None = None) -> None:
+    def _charge(self, id: AttemptId, used: Vector) -> AttemptId:
+        """Settle a grant at this figure; returns the try that was settled."""
+        record = self.ledger.record(id)
+        if record.state not in {"sent", "charged_max"}:  # given up, and run to its end all the same
+            if record.is_open:
+                self.ledger.release(id)
+            id = AttemptId(id.key, id.try_ + 1)
+            self.ledger.restore(id, record.path[0].name, record.need, 0, 0, "sent", None, self.epoch)
+        self.ledger.settle(id, used)
+        return id
+
+    def _restore(self, id: AttemptId, scope: str, amounts: Amounts, state: State, epoch: int | None = None) -> None:
         at = self.epoch if epoch is None else epoch
-        self.ledger.restore(id, scope, _whole(amounts), 0, 0, state, None, at)
+        self.ledger.restore(id, scope, _whole(amounts), 0, 0, state, pack(amounts), at)
 
 
 def _whole(amounts: Amounts) -> Need:
@@ -254,14 +280,21 @@ def scope_caps(cap: Budget | None) -> Caps:
     return cap.caps
 
 
-def books_of(scope: str, caps: Amounts, attempts: Iterable[Any]) -> bytes:
-    """What a sealed run says to the books above it, in the dimensions that its own budget limits."""
-    settled, open_ = [0] * len(BASE_DIMENSIONS), []
+def books_of(scope: str, limits: Amounts, attempts: Iterable[Attempt]) -> bytes:
+    """What a sealed run says to the books above it.
+
+    "settled" is what it spent, without the attempts that are charged at maximum: those are "open", as [key, try, amounts].
+    "limited" says where its own budget has a limit, so that something was held for it above.
+
+    Args:
+        limits: of its budget, by `granted_amounts`.
+    """
+    settled, open_ = (0,) * len(BASE_DIMENSIONS), []
     for a in attempts:
         spent = (a.input_tokens + a.output_tokens, a.pico_usd, int(a.kind != "tool"), a.units)
-        counted = [s if cap else 0 for s, cap in zip(spent, caps, strict=True)]
         if a.state == "charged_max":
-            open_.append([f"{a.step}/{a.seat}/{a.sample}", a.try_, counted])
+            open_.append([f"{a.step}/{a.seat}/{a.sample}", a.try_, spent])
         elif a.state == "settled":
-            settled = [x + y for x, y in zip(settled, counted, strict=True)]
-    return orjson.dumps({"scope": scope, "settled": settled, "open": open_})
+            settled = tuple(x + y for x, y in zip(settled, spent, strict=True))
+    books = {"scope": scope, "settled": settled, "limited": [limit > 0 for limit in limits], "open": open_}
+    return orjson.dumps(books)

@@ -1,37 +1,14 @@
-"""Owns how the books above the runs are read back out of the store: the limits, what was granted, what came of it."""
+"""Owns how the books above the runs are read back out of the store: what was granted, and what came of it."""
 
 import json
 from collections.abc import Callable
 
 import orjson
 
-from runtime.bank.grants import ACCOUNT, NO_CAPS, Grants, Limits
-from runtime.bank.store import Entry, Note, Store
-from runtime.budget import BASE_DIMENSIONS, Amounts, Caps
-
-_LIMITS = "limits/"
-
-
-def limits_note(limits: Limits) -> Note:
-    """The note that holds a scope's limits, as they were declared."""
-    return Note(_LIMITS + limits.scope, orjson.dumps({"live": limits.live, "caps": limits.caps}))
-
-
-def declared_limits(store: Store, scope: str) -> Limits | None:
-    """A scope's limits as they were declared, without top-ups; None for an unknown scope."""
-    note = store.note(_LIMITS + scope)
-    if note is None:
-        return None
-    body = orjson.loads(note)
-    return Limits(scope, body["live"], tuple(body["caps"]))
-
-
-def raised_caps(store: Store, name: str, caps: Caps) -> Caps:
-    """Caps with all top-ups of that scope or run added."""
-    for more in store.top_ups():
-        if more.scope == name:
-            caps = tuple(None if c is None else c + a for c, a in zip(caps, more.amounts, strict=True))
-    return caps
+from runtime.bank.grants import ACCOUNT, NO_CAPS, Grants
+from runtime.bank.limits import declared_limits, raised_caps
+from runtime.bank.store import Entry, Store
+from runtime.budget import BASE_DIMENSIONS, Amounts
 
 
 def read_grants(store: Store) -> Grants:
@@ -50,14 +27,13 @@ def read_grants(store: Store) -> Grants:
             grants.open(limits._replace(caps=raised_caps(store, scope, limits.caps)))
     for scope, settled in dropped.items():
         grants.settled_before(scope, tuple(settled))
+    for run_id, granted in last.items():
+        grants.restore(granted, begun=run_id in begun or run_id in books)
+    for more in store.top_ups():
+        if more.scope in last:
+            grants.restore_extension(more.scope, more.serial, more.amounts[: len(BASE_DIMENSIONS)])
     for run_id, book in books.items():
         grants.seal(run_id, book, late_figures(store, run_id))
-    for run_id, granted in last.items():
-        if run_id not in books:
-            grants.restore(granted, begun=run_id in begun)
-    for more in store.top_ups():
-        if more.scope in last and more.scope not in books:
-            grants.restore_extension(more.scope, more.serial, more.amounts[: len(BASE_DIMENSIONS)])
     grants.take_over()
     return grants
 
@@ -66,14 +42,19 @@ def late_figures(store: Store, run_id: str) -> Callable[[str, int], Amounts | No
     """Finds the true figure of an attempt that came when its run had charged it at maximum."""
 
     def find(key: str, try_: int) -> Amounts | None:
-        for entry in store.entries(run_id):
-            if (entry.key, entry.try_, entry.state) == (key, try_, "settled"):
-                return charged_in(entry)
-        return None
+        # The last word counts: what was said before the attempt was sent was about another attempt of the same name.
+        said = [entry for entry in store.entries(run_id) if (entry.key, entry.try_) == (key, try_)]
+        return true_figure(said[-1]) if said else None
 
     return find
 
 
-def charged_in(entry: Entry) -> Amounts:
-    """What an entry that closes an attempt says it cost, in the base dimensions."""
-    return tuple(orjson.loads(entry.body)["charged"][: len(BASE_DIMENSIONS)])
+def true_figure(entry: Entry) -> Amounts | None:
+    """What an entry proves that its attempt cost, in the base dimensions; None where it proves nothing."""
+    match entry.state:
+        case "settled":
+            return tuple(orjson.loads(entry.body)["charged"][: len(BASE_DIMENSIONS)])
+        case "released":
+            return (0,) * len(BASE_DIMENSIONS)
+        case _:
+            return None

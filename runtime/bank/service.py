@@ -13,13 +13,15 @@ from pathlib import Path
 import orjson
 
 from runtime.bank.client import Parts, Verdicts
+from runtime.bank.fence import Fence
 from runtime.bank.grants import ACCOUNT, NO_CAPS, Grants, Limits
+from runtime.bank.limits import declared_limits, limits_note, raised_caps, top_up_amounts
 from runtime.bank.live import Life
-from runtime.bank.recovery import charged_in, declared_limits, late_figures, limits_note, raised_caps, read_grants
+from runtime.bank.recovery import late_figures, read_grants, true_figure
 from runtime.bank.store import Entry, Granted, Op, Opened, Ruled, Sealed, Store, Taken, ToppedUp
 from runtime.books import Books, open_books, sealed_books
-from runtime.budget import BASE_DIMENSIONS, Amounts, Caps
-from runtime.errors import BudgetExceeded, ConfigError, OrchestrationError, RunHalted, StaleEpoch, StoreError
+from runtime.budget import BASE_DIMENSIONS, Amounts, Budget, Caps
+from runtime.errors import ConfigError, InternalError, OrchestrationError, StoreError
 from runtime.result import RunResult
 
 STORE_FILE = "store.sqlite"
@@ -40,6 +42,8 @@ class Bank:
     def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
         self._folder = folder
         self._read_only = read_only
+        self._given_up: set[str] = set()
+        """Runs that this driver let in and will not run to their end; the store does not know."""
 
     @cached_property
     def _store(self) -> Store:
@@ -54,22 +58,31 @@ class Bank:
 
     @cached_property
     def _grants(self) -> Grants:
-        return read_grants(self._store)
+        grants = read_grants(self._store)
+        grants.abandon(self._given_up)
+        return grants
 
     @cached_property
-    def _rulings(self) -> dict[str, str]:
-        return self._store.rulings()
+    def _fence(self) -> Fence:
+        return Fence(self._store)
 
-    @cached_property
-    def _scopes(self) -> dict[str, str]:
-        """Scope of each live run under way."""
-        return {opened.run_id: orjson.loads(opened.body)["scope"] for opened in self._store.opened()}
+    def open(self, account: Caps = NO_CAPS) -> Caps:
+        """Open the store for a new driver: what is wrong with it is told now, and older drivers are fenced.
 
-    def open(self, account: Caps = NO_CAPS) -> None:
-        """Open the store for a new driver: what is wrong with it is told now, and older drivers are fenced."""
+        Args:
+            account: caps of the account; without any, those that an earlier driver declared stay.
+
+        Returns:
+            The caps of the account as they are declared, without top-ups.
+        """
+        before = declared_limits(self._store, ACCOUNT)
+        if before is not None and account == NO_CAPS:
+            account = before.caps
         taken = Taken("", self._store.epoch("") + 1, socket.gethostname())
         self._commit([*self._news(Limits(ACCOUNT, True, account)), taken])
+        self._given_up.clear()
         self._forget()
+        return account
 
     def write(self, parts: Parts) -> Verdicts:
         """Commit parts, each whole or not at all; waits for the disk only where somebody may be billed.
@@ -77,7 +90,7 @@ class Bank:
         A host of an older epoch, and one whose run was halted, cannot note that something is about to be sent. How an
         attempt ended is taken from everybody: a spend is a fact.
         """
-        verdicts: list[OrchestrationError | None] = [self._barred(part) for part in parts]
+        verdicts: list[OrchestrationError | None] = [self._fence.bars(part) for part in parts]
         sound = [i for i, verdict in enumerate(verdicts) if verdict is None]
         try:
             self._commit([op for i in sound for op in parts[i]])
@@ -97,8 +110,10 @@ class Bank:
             limits: the experiment, or the account itself.
             blocks: run ids with their whole budgets; a block enters whole or not at all.
         """
-        news = self._news(limits)
-        if news and declared_limits(self._store, limits.scope) is not None:
+        news, before = self._news(limits), declared_limits(self._store, limits.scope)
+        if news and before is not None:
+            if before.live != limits.live:
+                raise ConfigError(f"{limits.scope} was run with models that {'bill' if before.live else 'do not bill'}")
             self._commit(news)  # under another cap than before: the books are read again
             self._forget()
         self._grants.open(limits._replace(caps=raised_caps(self._store, limits.scope, limits.caps)))
@@ -115,6 +130,7 @@ class Bank:
         except StoreError:
             self._forget()
             raise
+        self._given_up.difference_update(granted.run_id for granted in held)
         return entered
 
     def check_room(self, scope: str, amounts: Amounts) -> None:
@@ -123,12 +139,13 @@ class Bank:
         Raises:
             BudgetExceeded: it would not fit even if everything that is held came back.
         """
-        for dimension, need, left in zip(BASE_DIMENSIONS, amounts, self._grants.unsettled(scope), strict=True):
-            if need > left:
-                raise BudgetExceeded(scope, dimension, need, max(0, left))
+        refusal = self._grants.refusal(scope, amounts, held=False)
+        if refusal is not None:
+            raise refusal
 
     def abandon(self, run_ids: Sequence[str]) -> None:
-        """Give back what runs hold that will not be run."""
+        """Close what runs hold that this driver will not run to their end."""
+        self._given_up.update(run_ids)
         self._grants.abandon(run_ids)
 
     def take(self, opened: Opened) -> Life:
@@ -136,43 +153,52 @@ class Bank:
 
         Raises:
             StoreError: the run id belongs to another run.
+            BudgetExceeded: its scope was billed above its cap, so nothing new begins in it.
+            ConfigError: it cannot have this name, or was not let into the scope it belongs to.
         """
-        run_id = opened.run_id
-        self._scopes[run_id] = orjson.loads(opened.body)["scope"]
-        epoch = self._store.epoch(run_id) + 1
-        self._commit([opened, Taken(run_id, epoch, socket.gethostname())])
-        self._grants.begun(run_id)
+        run_id, scope = opened.run_id, orjson.loads(opened.body)["scope"]
+        finished = next(self._store.results([opened.address]), None)
+        if finished is not None:
+            return Life(self._store.epoch(run_id), [], [], finished[2])
+        if run_id == ACCOUNT:
+            raise ConfigError(f"a live run cannot be named {ACCOUNT!r}, which is the limit above all of them")
+        if scope != ACCOUNT and not self._grants.holds(run_id):
+            raise ConfigError(f"run {run_id} was not let into {scope}; call `Runtime.enter` first")
+        try:
+            self._grants.begun(run_id)
+            epoch = self._store.epoch(run_id) + 1
+            self._commit([opened, Taken(run_id, epoch, socket.gethostname())])
+        except StoreError:
+            self._forget()
+            raise
+        self._fence.scopes[run_id] = scope
         return Life(epoch, self._store.entries(run_id), self.raised(run_id))
 
     def rule(self, name: str, ruling: str) -> None:
         """Note what an operator decided about a run or an experiment: paused, resumed or cancelled."""
         self._commit([Ruled(name, ruling)])
-        self._rulings[name] = ruling
+        self._fence.rulings[name] = ruling
 
     def rulings(self) -> dict[str, str]:
         """The last ruling about each run and experiment that has one."""
-        return dict(self._rulings)
+        return dict(self._fence.rulings)
 
-    def top_up(self, name: str, amounts: Amounts) -> None:
-        """Raise the cap of a scope, or the budget of a live run that is not sealed, in its own dimensions.
+    def top_up(self, name: str, more: Budget) -> Amounts:
+        """Raise the cap of a scope, or the budget of a live run that is not sealed; returns by what, in its own dimensions.
 
         Raises:
             ConfigError: there is no such scope or run, or it has no limit there that could be raised.
             BudgetExceeded: the scope above has no room for it.
         """
-        serial = len(self.raised(name))
-        caps = self._caps_of(name)
-        if caps is None:
-            raise ConfigError(f"there is no open run and no experiment {name!r}; `ostrom ls` names what there is")
-        if any(amount and cap is None for amount, cap in zip(amounts, caps, strict=True)):
-            raise ConfigError(f"{name} has no such limit; only a limit that exists can be raised")
-        above = amounts[: len(BASE_DIMENSIONS)]
-        if name in self._scopes and not self._grants.extend(name, serial, above):
-            scope = self._scopes[name]
-            room = zip(BASE_DIMENSIONS, above, self._grants.room(scope), strict=True)
-            raise next(BudgetExceeded(scope, d, need, max(0, left)) for d, need, left in room if need > left)
-        self._commit([ToppedUp(name, serial, amounts)])
-        self._forget()
+        amounts, serial = top_up_amounts(self._store, name, more), len(self.raised(name))
+        above, scope = amounts[: len(BASE_DIMENSIONS)], self._fence.scopes.get(name)
+        if scope is not None and not self._grants.extend(name, serial, above):
+            raise self._grants.refusal(scope, above, held=True) or InternalError(f"{name} cannot be topped up")
+        try:
+            self._commit([ToppedUp(name, serial, amounts)])
+        finally:
+            self._forget()  # under other caps, or without what was held for a top-up that could not be noted
+        return amounts
 
     def knows_scope(self, name: str) -> bool:
         """Whether there is an experiment of this name."""
@@ -234,35 +260,13 @@ class Bank:
         for op in ops:
             if isinstance(op, Sealed):
                 self._grants.seal(op.run_id, orjson.loads(op.books), late_figures(self._store, op.run_id))
-                self._scopes.pop(op.run_id, None)
-            elif isinstance(op, Entry) and op.state == "settled" and op.run_id not in self._scopes:
-                self._grants.settle_late(op.run_id, op.key, op.try_, charged_in(op))
-
-    def _barred(self, part: Sequence[Op]) -> OrchestrationError | None:
-        for op in part:
-            if isinstance(op, Entry) and op.state == "sent":
-                current = self._store.epoch(op.run_id)
-                if op.epoch < current:
-                    return StaleEpoch(op.run_id, op.epoch, current)
-                try:
-                    self._check_ruling(op.run_id)
-                except RunHalted as halted:
-                    return halted
-        return None
-
-    def _check_ruling(self, run_id: str) -> None:
-        if self._rulings:
-            for name in (run_id, self._scopes.get(run_id, "")):
-                ruling = self._rulings.get(name, "resumed")
-                if ruling != "resumed":
-                    raise RunHalted(run_id, ruling)
-
-    def _caps_of(self, name: str) -> Caps | None:
-        for opened in self._store.opened():
-            if opened.run_id == name:
-                return tuple(orjson.loads(opened.body)["caps"])
-        limits = declared_limits(self._store, name)
-        return None if limits is None else limits.caps
+                self._fence.scopes.pop(op.run_id, None)
+            elif isinstance(op, Entry) and op.run_id not in self._fence.scopes:
+                figure = true_figure(op)
+                if figure is not None:
+                    self._grants.settle_late(op.run_id, op.key, op.try_, figure)
+                    if self._grants.frozen:
+                        self._forget()  # it may thaw
 
     def _news(self, limits: Limits) -> list[Op]:
         """The note about a scope's limits, where it says something new."""
