@@ -231,7 +231,7 @@ def provider(billing: ModuleType) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def models(own: ModuleType, endpoint: str, provider: Any) -> dict[str, Any]:
+def models(own: ModuleType, billing: ModuleType, endpoint: str, provider: Any) -> dict[str, Any]:
     """All models of the session's runtimes: the user's own, the endpoint's as `far/...`, and the provider's."""
     from runtime import ModelSpec
 
@@ -241,8 +241,10 @@ def models(own: ModuleType, endpoint: str, provider: Any) -> dict[str, Any]:
         "far/m": ModelSpec(endpoint=endpoint, model="m", key_env="", **free),
         "far/small": ModelSpec(endpoint=endpoint, model="sim/small", key_env="", **small),
         **own.MODELS,
+        "crowd": billing.CROWD,
         "billed": provider.model("billed", 0.05),
         "billed-slow": provider.model("billed-slow", 0.25),
+        "billed-fast": provider.model("billed-fast", 0.0),
     }
 
 

@@ -35,6 +35,7 @@ from runtime.errors import BudgetExceeded
 from runtime.journal import Key
 from runtime.messages import Report, reply_json
 from runtime.models.base import ChatReply, ChatRequest
+from runtime.models.scripted import ScriptedModel
 from runtime.protocols import Outcome, Team
 from runtime.usage import Price, Usage
 from topologies import Topology
@@ -65,10 +66,24 @@ def question(who: str) -> Task:
     return Task(f"[[{who}]] What is six times seven?", "42", id=who)
 
 
-class Steady(Topology):
-    """Agents that go on, each by itself, until nothing more fits. What they were refused is the answer, as JSON."""
+def _modest(request: ChatRequest) -> ChatReply:
+    used = 100 + request.seed % 901
+    return ChatReply(reply_json(Report("42")), Usage(used // 2, used - used // 2))
 
-    def __init__(self, model: str, n: int = 1) -> None:
+
+CROWD = ScriptedModel(_modest, input_tokens=500, output_tokens=500, latency_s=0.05, name="crowd")
+"""A virtual model whose calls use 100 to 1,000 of the 1,000 tokens that they hold, by the seed of the request."""
+
+
+class Steady(Topology):
+    """Agents that go on, each by itself, until nothing more fits. What they were refused is the answer, as JSON.
+
+    Args:
+        mark: another one makes other runs of the same outcome.
+    """
+
+    def __init__(self, model: str, n: int = 1, mark: str = "") -> None:
+        self.mark = mark
         super().__init__(f"Steady({n})", {f"agent[{i}]": Agent("executor", model=model) for i in range(n)})
 
     async def solve(self, task: Task, team: Team) -> Outcome:
@@ -130,7 +145,7 @@ class Provider:
         )
         self._news = threading.Condition()
         self._bills: list[Bill] = []
-        self._done: list[str] = []
+        self._commands = self._obeyed = 0
         self._ended = False
         assert self._program.stdout is not None
         self.port = int(self._program.stdout.readline())
@@ -142,7 +157,8 @@ class Provider:
         return Billed(name, self.port, latency_s)
 
     def bills(self, prefix: str = "") -> list[Bill]:
-        """What it billed so far to names with this beginning."""
+        """All that it billed to names with this beginning before it heard this question."""
+        self._tell("nothing")
         with self._news:
             return [bill for bill in self._bills if bill.who.startswith(prefix)]
 
@@ -168,9 +184,9 @@ class Provider:
             lambda bills: len(bills) >= before + n or (unless is not None and unless.done()), prefix
         )[before:]
 
-    def make_dear(self, prefix: str) -> None:
-        """Let calls of these names cost the most they can, from now on."""
-        self._tell("dear", prefix)
+    def make_dear(self, prefix: str, least: float = 1.0) -> None:
+        """Let calls of these names cost at least this share of the most they can, from now on."""
+        self._tell("dear", prefix, least)
 
     def keep(self, prefix: str) -> None:
         """Bill, but keep the answers to these names, from now on."""
@@ -178,7 +194,7 @@ class Provider:
 
     def answer(self, bill: Bill) -> None:
         """Give one answer that was kept."""
-        self._tell("answer", str(bill.n))
+        self._tell("answer", bill.n)
 
     def keep_no_more(self, prefix: str) -> None:
         """Keep no more answers to these names; those that are kept stay so."""
@@ -190,15 +206,15 @@ class Provider:
         self._program.communicate(timeout=LIMIT_S)
         self._reader.join()
 
-    def _tell(self, what: str, argument: str) -> None:
+    def _tell(self, *what: object) -> None:
+        """Give a command, and wait until it is obeyed; all that the program said before that has arrived then."""
         assert self._program.stdin is not None
-        line = json.dumps([what, argument])
         with self._news:
-            before = self._done.count(line)
-        self._program.stdin.write(line + "\n")
-        self._program.stdin.flush()
-        with self._news:
-            assert self._news.wait_for(lambda: self._done.count(line) > before or self._ended, LIMIT_S)
+            self._commands += 1
+            mine = self._commands
+            self._program.stdin.write(json.dumps(what) + "\n")
+            self._program.stdin.flush()
+            assert self._news.wait_for(lambda: self._obeyed >= mine or self._ended, LIMIT_S)
 
     def _wake(self, _: object) -> None:
         with self._news:
@@ -212,7 +228,7 @@ class Provider:
                 if isinstance(told, dict):
                     self._bills.append(Bill(**told))
                 else:
-                    self._done.append(line.strip())
+                    self._obeyed += 1
                 self._news.notify_all()
         with self._news:
             self._ended = True
@@ -308,7 +324,7 @@ class _Serving:
         self._n = 0
         self._calls: dict[str, int] = {}
         self._answered_s: dict[str, float] = {}
-        self._dear: tuple[str, ...] = ()
+        self._dear: dict[str, float] = {}
         self._kept: tuple[str, ...] = ()
         self._waiting: dict[int, anyio.Event] = {}
 
@@ -322,16 +338,16 @@ class _Serving:
                 print(line.strip(), flush=True)
             group.cancel_scope.cancel()
 
-    def _obey(self, what: str, argument: str) -> None:
+    def _obey(self, *what: Any) -> None:
         match what:
-            case "dear":
-                self._dear += (argument,)
-            case "keep":
-                self._kept += (argument,)
-            case "answer":
-                self._waiting.pop(int(argument)).set()
-            case "keep no more":
-                self._kept = tuple(prefix for prefix in self._kept if prefix != argument)
+            case "dear", prefix, least:
+                self._dear[prefix] = least
+            case "keep", prefix:
+                self._kept += (prefix,)
+            case "answer", n:
+                self._waiting.pop(n).set()
+            case "keep no more", prefix:
+                self._kept = tuple(kept for kept in self._kept if kept != prefix)
 
     async def _serve(self, stream: SocketStream) -> None:
         async with stream:
@@ -351,10 +367,11 @@ class _Serving:
         now_s = time.monotonic()
         self._n += 1
         turn = self._calls[who] = self._calls.get(who, 0) + 1
-        usage = HOLD
-        if not who.startswith(self._dear):
-            rng = random.Random(f"{who}/{turn}")
-            usage = Usage(rng.randint(1, 40), rng.randint(1, 60))
+        least = next((least for prefix, least in self._dear.items() if who.startswith(prefix)), None)
+        rng = random.Random(f"{who}/{turn}")
+        usage = Usage(rng.randint(1, 40), rng.randint(1, 60))
+        if least is not None:
+            usage = Usage(*(round(most * rng.uniform(least, 1)) for most in HOLD[:2]))
         gap_s = now_s - self._answered_s[who] if who in self._answered_s else 0.0
         print(json.dumps(Bill(self._n, who, pid, usage.tokens, now_s, gap_s)._asdict()), flush=True)
         return usage, who, self._n
