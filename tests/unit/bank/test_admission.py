@@ -29,11 +29,18 @@ Outcome = tuple[Any, ...]
 
 def virtual(main: Callable[[], Awaitable[Any]]) -> Any:
     """Run on virtual time, where tasks that are ready at once are woken in random order."""
-    return anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+    clock = MockClock(autojump_threshold=0)
+    return anyio.run(within, 10**6, main, backend="trio", backend_options={"clock": clock})
 
 
 def live(main: Callable[[], Awaitable[Any]]) -> Any:
-    return anyio.run(main, backend="asyncio")
+    return anyio.run(within, 20, main, backend="asyncio")
+
+
+async def within(seconds: float, main: Callable[[], Awaitable[Any]]) -> Any:
+    """Who waits for ever fails."""
+    with anyio.fail_after(seconds):
+        return await main()
 
 
 def tokens(fixed: int, most: int = 0, least: int | None = None) -> Need:
@@ -258,7 +265,8 @@ def test_in_a_scope_whose_own_cap_could_bind_the_lowest_key_wins(spawn_order: Se
         await beside_its_decider(admission, all_seats)
         assert sorted(got) == [0, 1]
 
-    virtual(main)
+    for _ in range(4):
+        virtual(main)
 
 
 @pytest.mark.parametrize("spawn_order", list(permutations(range(3))))
@@ -465,7 +473,7 @@ def test_an_agent_that_asks_for_its_tool_with_a_hold_in_its_hand_waits_for_itsel
             if not settles_first:
                 admission.settle(own.id, 20)
 
-        with anyio.move_on_after(10**6) as for_ever:
+        with anyio.move_on_after(10**5) as for_ever:
             await beside_its_decider(admission, agent)
         assert for_ever.cancelled_caught is not settles_first
         assert admission.ledger.scopes["run"].open_holds == (0 if settles_first else 1)
@@ -593,27 +601,32 @@ def test_a_new_host_gets_what_the_lost_one_held_under_the_very_same_keys(order: 
 
 
 def test_the_clean_up_of_a_fenced_waiter_leaves_the_new_hosts_request_for_the_same_key() -> None:
-    async def main() -> None:
-        admission = door(100, "arrival")
+    async def main(admission: Admission) -> None:
         await admit(admission, key(0), tokens(50))
+        served: list[Vector] = []
+
+        async def old() -> None:
+            with is_fenced():
+                await admit(admission, key(1), tokens(80))
+
+        async def new() -> None:
+            served.append((await admit(admission, key(1), tokens(80), epoch=1)).amounts)
+
         async with anyio.create_task_group() as group:
-
-            async def old() -> None:
-                with is_fenced():
-                    await admit(admission, key(1), tokens(80))
-
             group.start_soon(old)
-            await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(1)
             admission.fence("run", 1)
             blocker = admission.ledger.reserve(key(5), "run", tokens(60), epoch=1, at_once=True)
             assert isinstance(blocker, Held)
-            new = asyncio.create_task(admit(admission, key(1), tokens(80), epoch=1))  # waits, before `old` has woken
-            await anyio.wait_all_tasks_blocked()
+            group.start_soon(new)  # in the very instant in which `old` wakes; chance says who is first
+            await anyio.sleep(1)
             assert admission.ledger.waiting == 1
             admission.release(blocker.id)
-            assert (await new).amounts == 80
+        assert served == [80]
 
-    live(main)
+    for _ in range(12):
+        admission = door(100, "key")
+        virtual(partial(beside_its_decider, admission, partial(main, admission)))
 
 
 @pytest.mark.parametrize("billed", [True, False])
@@ -686,11 +699,38 @@ def test_a_fence_leaves_other_scopes_alone_and_lets_them_have_what_came_back(ord
         async with anyio.create_task_group() as group:
             for scope in ("lost", "alive"):
                 group.start_soon(waits, scope)
-            await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(0.001)
             admission.fence("lost", 1)
         assert served == [90]
 
     (virtual if order == "key" else live)(partial(beside_its_decider, admission, main))
+
+
+def test_a_fence_leaves_who_waits_in_a_scope_that_was_taken_over_and_is_not_expired_yet() -> None:
+    async def main() -> None:
+        admission = door(100, "arrival")
+        for child in ("one", "other"):
+            admission.ledger.open(child, "run", (None,))
+        await admit(admission, key(0), tokens(50))
+        told: list[str] = []
+
+        async def waits(scope: str) -> None:
+            with pytest.raises(StaleEpoch):
+                await admission.admit(key(len(scope)), scope, tokens(90), 0, 0, None)
+            told.append(scope)
+
+        async with anyio.create_task_group() as group:
+            for scope in ("one", "other"):
+                group.start_soon(waits, scope)
+            await anyio.wait_all_tasks_blocked()
+            admission.ledger.open("other", None, (), epoch=1)
+            admission.fence("one", 1)
+            await anyio.wait_all_tasks_blocked()
+            assert (told, admission.ledger.waiting) == (["one"], 1)
+            admission.fence("other", 1)
+        assert (told, admission.ledger.waiting) == (["one", "other"], 0)
+
+    live(main)
 
 
 # --- the permit

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runtime.bank.book import AttemptId, Held, Need, Refused, Waiting, one_hold
+from runtime.bank.book import AttemptId, Held, Need, Refused, Settled, Waiting, one_hold
 from runtime.bank.ledger import Ledger
 from runtime.bank.vector import UNLIMITED, pack, unpack
 from runtime.errors import BudgetExceeded, InternalError, OrchestrationError, StaleEpoch
@@ -222,6 +222,19 @@ def test_a_late_figure_for_a_hold_of_nothing_leaves_no_trace() -> None:
     ledger.settle(id, 0)
 
     assert balances(ledger) == (0, 0, 0, 0)
+
+
+def test_a_late_figure_is_no_answer_so_its_key_stays_free_for_another_try() -> None:
+    ledger, (first, second, _) = book()
+    bill(ledger, first, None)
+    ledger.settle(first, pack((30, 0, 0)))
+    bill(ledger, second, 40)
+
+    again = ledger.reserve(key(0), "run", tokens(10), at_once=True)
+
+    assert isinstance(again, Held)
+    assert again.id == AttemptId(key(0), 1)
+    assert ledger.reserve(key(1), "run", tokens(40)) == Settled(second)
 
 
 def test_a_new_host_does_not_get_the_hold_of_the_lost_one_for_its_own() -> None:
