@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from benchmarks.audit import TOLERANCE, Match, audit
 from benchmarks.comparisons import compare_with_single, headline
+from benchmarks.metrics.shown import shown
 from benchmarks.plots import by_budget, cost_quality
 from benchmarks.tables import (
     POOLED,
@@ -65,7 +66,12 @@ class Manifest(TypedDict):
 
 
 def write_report(
-    path: Path, trials: pl.DataFrame, manifest: Manifest, drawings: Mapping[str, str] | None = None
+    path: Path,
+    trials: pl.DataFrame,
+    manifest: Manifest,
+    drawings: Mapping[str, str] | None = None,
+    teams: pl.DataFrame | None = None,
+    sequences: Mapping[str, str] | None = None,
 ) -> None:
     """Write the report of an experiment.
 
@@ -74,15 +80,23 @@ def write_report(
         trials: see `tables.TRIAL_COLUMNS`.
         manifest: where the trials come from.
         drawings: SVG text by topology.
+        teams: what the teams did, as `metrics.arms.arm_metrics` gives it.
+        sequences: SVG text of an example run, by topology.
 
     Raises:
         ConfigError: the trials lack columns, or there are none.
         InternalError: an SVG contains something that could act.
     """
-    path.write_text(render(trials, manifest, drawings or {}), encoding="utf-8")
+    path.write_text(render(trials, manifest, drawings or {}, teams, sequences or {}), encoding="utf-8")
 
 
-def render(trials: pl.DataFrame, manifest: Manifest, drawings: Mapping[str, str]) -> str:
+def render(
+    trials: pl.DataFrame,
+    manifest: Manifest,
+    drawings: Mapping[str, str],
+    teams: pl.DataFrame | None = None,
+    sequences: Mapping[str, str] | None = None,
+) -> str:
     """The report as text; see `write_report`."""
     harmless = {name: _harmless(text) for name, text in drawings.items()}
     table, seen = cells(trials), audit(trials, manifest["match"])
@@ -103,6 +117,8 @@ def render(trials: pl.DataFrame, manifest: Manifest, drawings: Mapping[str, str]
         answer=_answer(best, manifest["match"]),
         best=best,
         drawings=harmless,
+        sequences={name: _harmless(text) for name, text in (sequences or {}).items()},
+        did=None if teams is None else shown(trials, teams),
         figures=figures,
         cells=_sections(table),
         compared=_sections(compare_with_single(trials)),

@@ -6,6 +6,9 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks.metrics.channels import channels_frame, channels_of
+from benchmarks.metrics.runs import metrics_frame, metrics_of
+from benchmarks.metrics.trace import trace_of
 from benchmarks.plan import Trial
 from benchmarks.tables import TRIAL_COLUMNS
 from runtime.budget import BASE_DIMENSIONS
@@ -73,7 +76,20 @@ def calls_frame(results: Sequence[tuple[str, RunResult]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=CALL_COLUMNS)
 
 
-def write_tables(out: Path, trials: pl.DataFrame, calls: pl.DataFrame, cells: pl.DataFrame) -> None:
-    """Write `trials.parquet`, `calls.parquet` and `cells.parquet` into the folder."""
-    for name, frame in {"trials": trials, "calls": calls, "cells": cells}.items():
+def measured(done: Iterable[tuple[Trial, RunResult]]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What the teams did, from their journals: a row per run, and a row per run and channel between roles."""
+    runs: list[dict[str, Any]] = []
+    channels: list[dict[str, Any]] = []
+    for trial, result in done:
+        address, trace = {"address": trial.spec.address}, trace_of(result, trial.spec.task)
+        runs.append({**address, **metrics_of(result, trial.spec.task, trace)})
+        channels += [{**address, **row} for row in channels_of(trace, trial.spec.topology.message_tokens)]
+    return metrics_frame(runs), channels_frame(channels)
+
+
+def write_tables(
+    out: Path, trials: pl.DataFrame, calls: pl.DataFrame, cells: pl.DataFrame, **more: pl.DataFrame
+) -> None:
+    """Write `trials.parquet`, `calls.parquet` and `cells.parquet` into the folder, and more tables under their names."""
+    for name, frame in {"trials": trials, "calls": calls, "cells": cells, **more}.items():
         frame.write_parquet(out / f"{name}.parquet")

@@ -100,6 +100,9 @@ def test_the_first_sweep_runs_and_says_that_it_is_simulated(tmp_path: Path) -> N
         "trials.parquet",
         "calls.parquet",
         "cells.parquet",
+        "metrics.parquet",
+        "channels.parquet",
+        "teams.parquet",
     }
 
 

@@ -17,9 +17,10 @@ from benchmarks.comparisons import compare as compare_arms
 from benchmarks.drawings import drawings_of
 from benchmarks.engine import Sweep
 from benchmarks.experiment import load_experiment
+from benchmarks.metrics.arms import arm_metrics
 from benchmarks.plan import Definition, Plan
 from benchmarks.report import write_report
-from benchmarks.rows import write_tables
+from benchmarks.rows import measured, write_tables
 from benchmarks.tables import Arm, cells, rate, signed
 from runtime.bank.service import STORE_FILE
 from runtime.budget import usd_text
@@ -145,15 +146,18 @@ def _finish(work: Sweep, out: Path, *, quiet: bool, full: bool) -> dict[str, Any
         raise ConfigError("no trial was admitted: the cap is below the budgets of the first task × seed block")
     table = cells(trials)
     manifest = work.manifest(shlex.join(["ostrom", *sys.argv[1:]]))
-    write_tables(out, trials, work.calls(), table)
+    runs, channels = measured((t, r) for t in work.plan.trials if (r := work.results.get(t.spec.address)) is not None)
+    teams = arm_metrics(trials, runs, channels)
+    write_tables(out, trials, work.calls(), table, metrics=runs, channels=channels, teams=teams)
     (out / "manifest.json").write_bytes(orjson.dumps(dict(manifest), option=orjson.OPT_INDENT_2))
-    write_report(out / "report.html", trials, manifest, drawings_of(work.experiment.topologies))
+    write_report(out / "report.html", trials, manifest, drawings_of(work.experiment.topologies), teams)
     if not quiet:
         screen = console()
         print_results(screen, trials, work.experiment.match, work.plan.kind, full=full)
         if work.not_admitted:
             screen.print(f"{work.not_admitted:,} trials were not admitted: the experiment's cap is reached.")
-        told = f"table sha256 {manifest['sha256']}\ntables  {out}/trials.parquet calls.parquet cells.parquet"
+        told = f"table sha256 {manifest['sha256']}\n"
+        told += f"tables  {out}/trials.parquet, and calls, cells, metrics, channels and teams beside it"
         told += f"\nreport  {out / 'report.html'}" + (
             "" if full else f"   (more here: ostrom report --full --out {out})"
         )

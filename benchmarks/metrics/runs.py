@@ -33,7 +33,7 @@ METRIC_COLUMNS: dict[str, type[pl.DataType] | pl.DataType] = {
 _WORD = re.compile(r"\w+")
 
 
-def metrics_of(result: RunResult, task: Task | None = None) -> dict[str, Any]:
+def metrics_of(result: RunResult, task: Task | None = None, trace: Trace | None = None) -> dict[str, Any]:
     """Measure a run; without its task, what needs a checker is None.
 
     - turns: paid model calls for work, repairs and tool turns included; bids, votes and probes not.
@@ -56,7 +56,7 @@ def metrics_of(result: RunResult, task: Task | None = None) -> dict[str, Any]:
       wrong. Needs a family with units.
     - first_right: correctness of the answers to the whole task that were given before any mail was read, one per seat.
     """
-    trace = trace_of(result, task)
+    trace = trace_of(result, task) if trace is None else trace
     turns = sum(a.kind == "work" for a in trace.attempts)
     messages = int(result.metrics.get("messages", 0))
     seconds, calls = critical_path(trace)

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from benchmarks.metrics.channels import channels_frame, channels_of, fidelity
-from benchmarks.metrics.correlation import error_correlation, error_correlation_within, information_gain
+from benchmarks.metrics.correlation import Votes, error_correlation, error_correlation_within, information_gain
 from benchmarks.metrics.jackknife import Estimate
 from benchmarks.metrics.trace import trace_of
 from runtime.journal import Attempt
@@ -111,8 +111,8 @@ def test_the_gain_of_information_is_found() -> None:
     """Before: right with chance .5, V = .25. After: .1 or .9 by the task, V = .09."""
 
     def estimate(rng: np.random.Generator) -> Estimate | None:
-        before = {task: (rng.random((6, 3)) < 0.5).tolist() for task in range(40)}
-        after = {task: (rng.random((6, 1)) < (0.1, 0.9)[task % 2]).tolist() for task in range(40)}
+        before: Votes = {task: (rng.random((6, 3)) < 0.5).tolist() for task in range(40)}
+        after: Votes = {task: (rng.random((6, 1)) < (0.1, 0.9)[task % 2]).tolist() for task in range(40)}
         return information_gain(before, after)
 
     held, mean = share_held(0.5 * float(np.log2(0.25 / 0.09)), estimate)
