@@ -25,7 +25,7 @@ from runtime.bank.ledger_queue import natural_order
 from runtime.bank.vector import unpack
 from runtime.budget import TOKENS
 from runtime.clock import TICK_S
-from runtime.errors import ConfigError, OrchestrationError, ReplayDiverged
+from runtime.errors import BudgetExceeded, ConfigError, OrchestrationError, ReplayDiverged
 from runtime.journal import Key, in_order
 from runtime.models.asked import Asked, asked_of, asked_of_tool, digest_of, first_difference
 from runtime.models.base import ChatModel, ChatReply, ChatRequest
@@ -96,8 +96,10 @@ class Player:
 
         async def cut(task: Task, team: Team) -> Outcome:
             try:
-                await solve(task, team)
-                await _for_ever()
+                try:
+                    await solve(task, team)
+                finally:
+                    await _for_ever()  # whatever it came to: then, it was not waited for
             finally:
                 if isinstance(team, RunTeam) and not was.virtual:
                     # A live run may be cut off between a reply and what comes of it. How far it had come was a race, and it
@@ -198,8 +200,8 @@ class ReplayedAttempts(Attempts):
         for probe in self.tape.probes.get(ask.key[:2], ()):
             await self._book(probe)  # it was made on the way to this call
         await self._book(ask)
-        if not ask.tries:
-            await self._until(ask.at_s)
+        if not ask.tries or isinstance(ask.end, BudgetExceeded):
+            await self._until(ask.at_s)  # not else: from the last try to here a live run may have waited for the disk
         if ask.end is None:
             await _for_ever()
         if isinstance(ask.end, Foreign):

@@ -21,6 +21,7 @@ from runtime.budget import Budget
 from runtime.driver import Runtime
 from runtime.errors import ConfigError
 from runtime.protocols import Router
+from runtime.recording_file import RecordingFile
 from runtime.result import RunResult
 from runtime.task import Task
 from topologies import Chain, Independent, Single, Star, Topology, Tree
@@ -80,7 +81,7 @@ def tasks_of(text: str) -> list[Task]:
 @app.command(
     epilog="Examples:  ostrom run companies:3 --topology star:4 --usd 0.02\n\n"
     "ostrom run 'What is 6 times 7?' --model openai/my-model --tokens 20000\n\n"
-    "ostrom run tasks.jsonl --topology independent:3 --model small --usd 0.05"
+    "ostrom run tasks.jsonl --topology independent:3 --model small --usd 0.05 --record first.jsonl"
 )
 def run(
     task: Annotated[
@@ -100,6 +101,9 @@ def run(
     seconds: Annotated[float | None, typer.Option(help="Deadline of each run.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the store; without it nothing is kept.")] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="A new file, to be replayed with `ostrom replay` at no cost.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run one team on one task, or on each task of a file, each under one hard budget. Exit code 1 if a run failed."""
@@ -107,7 +111,8 @@ def run(
     tasks = tasks_of(task)
     many = len(tasks) > 1 or task.endswith(".jsonl")
     team = topology_of(topology).with_model(model_of(model))
-    results = run_async(_run, tasks, team, budget, seed, out, as_json)
+    file = None if record is None else RecordingFile(record, {"task": task, "topology": topology, "model": model})
+    results = run_async(_run, tasks, team, budget, seed, Runtime(out=out, record=file), as_json)
     if as_json:
         print_json([summary(result) for result in results] if many else summary(results[0]))
     if any(result.status == "failed" for result in results):
@@ -115,14 +120,14 @@ def run(
 
 
 async def _run(
-    tasks: list[Task], topology: Topology, budget: Budget, seed: int, out: Path | None, quiet: bool
+    tasks: list[Task], topology: Topology, budget: Budget, seed: int, entering: Runtime, quiet: bool
 ) -> list[RunResult]:
     results = []
-    async with Runtime(out=out) as runtime:
+    async with entering as runtime:
         for task in tasks:
             results.append(await runtime.run(topology, task, budget=budget, seed=seed))
             if not quiet:
-                _print(results[-1])
+                print_run(results[-1])
     return results
 
 
@@ -146,7 +151,8 @@ def summary(result: RunResult) -> dict[str, Any]:
     }
 
 
-def _print(result: RunResult) -> None:
+def print_run(result: RunResult) -> None:
+    """Print how a run ended, for a person."""
     total, screen = result.spend.total, console()
     mark = {True: " (correct)", False: " (wrong)", None: ""}[result.correct]
     why = f": {result.reason}" if result.reason else ""
@@ -234,7 +240,7 @@ def show(
     if as_json:
         print_json({**summary(result), "attempts": [attempt._asdict() for attempt in result.attempts]})
         return
-    _print(result)
+    print_run(result)
     table = Table("seat", "step", "kind", "model", "state", "in", "out", "of", "$", "at s", box=None, pad_edge=False)
     for a in sorted(result.attempts, key=lambda a: (a.began_s, a.seat, a.step)):
         cost = f"{a.pico_usd / 1e12:.6f}"
