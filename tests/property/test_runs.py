@@ -167,9 +167,10 @@ def test_a_live_run_keeps_its_caps_gives_back_its_places_and_leaves_nothing_open
     spec = drawn_spec(team, router, budget, effort, seed)
     entries: list[Entry] = []
 
-    async def disk(ops: Any) -> None:
+    async def disk(parts: Any) -> list[None]:
         await anyio.lowlevel.checkpoint()
-        entries.extend(op for op in ops if isinstance(op, Entry))
+        entries.extend(op for ops in parts for op in ops if isinstance(op, Entry))
+        return [None for _ in parts]
 
     async def main() -> None:
         try:
