@@ -89,10 +89,12 @@ def _add(wiring: Wiring, topology: Topology, at: _Level) -> None:
     for seat in {seat for pair in channels for seat in pair} | {call.seat for call in finish}:
         if seat not in seats:
             raise ConfigError(f"{topology.name}: {seat!r} is wired but is no seat; there are {', '.join(seats)}")
-    wiring.channels |= {(at.prefix + sender, at.prefix + receiver) for sender, receiver in channels}
+    # One string a seat: a run with all of its wiring lives as long as its calls do, beside thousands of others.
+    paths = {seat: at.prefix + seat for seat in seats}
+    wiring.channels |= {(paths[sender], paths[receiver]) for sender, receiver in channels}
     asks, mails = topology.asks(), topology.mails()
     for seat, member in seats.items():
-        path = at.prefix + seat
+        path = paths[seat]
         if path in wiring.agents or path in wiring.inner:
             raise ConfigError(f"{topology.name}: two seats have the path {path}; name one of them without a /")
         most = _with(at.given, mails.get(seat, 0))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 import anyio
+from anyio.abc import TaskGroup
 
 from runtime.agents.agent import Agent
 from runtime.agents.roles import reply_of
@@ -43,6 +44,9 @@ class Graph(Topology):
         wires = wires_of(name, nodes, edges)
         super().__init__(name, {seat: member.filled(model) for seat, member in wires.seats.items()})
         self._senders, self._order, self._last = wires.senders, wires.order, wires.order[-1]
+        self._listeners: dict[str, list[str]] = {seat: [] for seat in wires.seats}
+        for sender, receiver in self.channels():
+            self._listeners[sender].append(receiver)
         self._ranks = {seat: _ranks(seat, wires) for seat, member in wires.seats.items() if _plans(member)}
 
     def channels(self) -> Iterable[tuple[str, str]]:
@@ -64,32 +68,33 @@ class Graph(Topology):
         """Let every node act as soon as its mail is complete."""
         flow = _Flow(self, task, team)
         async with anyio.create_task_group() as group:
-            for seat in self.seats():
-                group.start_soon(flow.act, seat)
+            for seat, senders in self._senders.items():
+                if not senders:
+                    group.start_soon(flow.act, seat, group)
         return flow.outcome()
 
 
 class _Flow:
-    """One run of a graph."""
+    """One run of a graph. Whoever ends starts those who waited for nobody else."""
 
     def __init__(self, graph: Graph, task: Task, team: Team) -> None:
         self.graph, self.task, self.team = graph, task, team
-        self.ended = {seat: anyio.Event() for seat in graph.seats()}
+        self.missing = {seat: len(senders) for seat, senders in graph._senders.items()}
         self.replies: dict[str, Mailable] = {}
         self.refused: dict[str, Refusal] = {}
         self.failed: dict[str, OrchestrationError] = {}
 
-    async def act(self, seat: str) -> None:
-        """Wait for the senders of a node, and ask it."""
-        senders = self.graph._senders[seat]
-        for sender in senders:
-            await self.ended[sender].wait()
-        broken = next((self.failed[sender] for sender in senders if sender in self.failed), None)
+    async def act(self, seat: str, group: TaskGroup) -> None:
+        """Ask a node whose senders have all ended, and start those who waited for it last."""
+        broken = next((self.failed[sender] for sender in self.graph._senders[seat] if sender in self.failed), None)
         if broken is not None:
             self.failed[seat] = broken
         elif (message := self._message(seat)) is not None:
             await self._ask(seat, message)
-        self.ended[seat].set()
+        for listener in self.graph._listeners[seat]:
+            self.missing[listener] -= 1
+            if not self.missing[listener]:
+                group.start_soon(self.act, listener, group)
 
     async def _ask(self, seat: str, message: Message) -> None:
         try:
