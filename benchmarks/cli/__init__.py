@@ -7,6 +7,7 @@ from rich.text import Text
 
 from benchmarks.cli import checks as _checks  # noqa: F401  (importing registers the commands)
 from benchmarks.cli import operate as _operate  # noqa: F401
+from benchmarks.cli import pictures as _pictures  # noqa: F401
 from benchmarks.cli import replays as _replays  # noqa: F401
 from benchmarks.cli import runs as _runs  # noqa: F401
 from benchmarks.cli import serving as _serving  # noqa: F401

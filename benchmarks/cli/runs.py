@@ -11,6 +11,9 @@ from rich.text import Text
 from benchmarks.cli.app import AsJson, Out, app, console, print_json, run_async
 from benchmarks.cli.books import print_books
 from benchmarks.cli.operate import store_in
+from benchmarks.metrics.runs import critical_path, parallelism
+from benchmarks.metrics.trace import trace_of
+from benchmarks.sequence import sequence as sequence_of
 from benchmarks.tables import plain
 from benchmarks.tasks import companies, craft
 from benchmarks.tasks.jsonl import load
@@ -24,7 +27,7 @@ from runtime.protocols import Router
 from runtime.recording_file import RecordingFile
 from runtime.result import RunResult
 from runtime.task import Task
-from topologies import Chain, Independent, Single, Star, Topology, Tree
+from topologies import Chain, Hybrid, Independent, Mesh, Single, Star, Topology, Tree
 
 _FAMILIES: dict[str, Callable[[int], list[Task]]] = {"companies": companies.generate, "craft": craft.generate}
 _SHAPES: dict[str, tuple[Callable[..., Topology], int]] = {
@@ -33,6 +36,8 @@ _SHAPES: dict[str, tuple[Callable[..., Topology], int]] = {
     "star": (Star, 1),
     "chain": (Chain, 1),
     "tree": (Tree, 2),
+    "mesh": (Mesh, 1),
+    "hybrid": (Hybrid, 1),
 }
 """How each is made, and how many sizes it takes."""
 
@@ -92,7 +97,7 @@ def run(
         ),
     ],
     topology: Annotated[
-        str, typer.Option(help="single, single:fill, independent:3, star:4, chain:3, tree:2,2")
+        str, typer.Option(help="single, single:fill, independent:3, star:4, chain:3, tree:2,2, mesh:3, hybrid:3")
     ] = "single",
     model: Annotated[str, typer.Option(help="A name of the catalogue, or auction:sim/small,sim/large")] = "sim/small",
     tokens: Annotated[int | None, typer.Option(help="Token limit of each run.")] = None,
@@ -164,6 +169,29 @@ def print_run(result: RunResult) -> None:
         screen.print(Text(f"        {seat:<16} {spend.tokens:>8,} tokens  ${spend.usd}"))
 
 
+def write_picture(file: Path, text: str, *, quiet: bool = False) -> None:
+    """Write a picture and say where.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}") from None
+    if not quiet:
+        console().print(Text(f"wrote {file}"), soft_wrap=True)
+
+
+def _did(result: RunResult) -> str:
+    trace = trace_of(result)
+    seconds, calls = critical_path(trace)
+    at_a_time = parallelism(trace)
+    turns, messages = sum(a.kind == "work" for a in trace.attempts), int(result.metrics.get("messages", 0))
+    text = f"team    {turns:,} turns, {messages:,} messages; critical path {seconds:,.1f} s over {calls:,} calls"
+    return text if at_a_time is None else f"{text}; {at_a_time:.2f} calls at a time"
+
+
 def _bank(out: Path) -> Bank:
     """The folder's bank, to be looked into; a driver may be working on it."""
     store_in(out)
@@ -213,13 +241,19 @@ def _short(cell: object) -> str:
     return {True: "yes", False: "no", None: "-"}[cell] if isinstance(cell, bool) or cell is None else str(cell)
 
 
-@app.command(epilog="Examples:  ostrom show run-1 --out out/live\n\nostrom show run-1 --books --out out/live")
+@app.command(
+    epilog="Examples:  ostrom show run-1 --out out/live\n\nostrom show run-1 --books --out out/live\n\n"
+    "ostrom show run-1 --sequence run-1.svg --out out/live"
+)
 def show(
     run_id: Annotated[str, typer.Argument(help="A run as `ostrom ls` names it.")],
     out: Out = Path("out/sweep"),
     books: Annotated[
         bool, typer.Option("--books", help="Who reserved, spent and gave back what; also of a run under way.")
     ] = False,
+    sequence: Annotated[
+        Path | None, typer.Option(help="Draw its calls and mails in the order of time into this SVG file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one run: answer, spend, and every attempt; or, with --books, its accounts."""
@@ -237,10 +271,13 @@ def show(
         return
     if result is None:
         raise ConfigError(f"{out} has no finished run {run_id!r}; `ostrom ls --out {out}` lists them")
+    if sequence is not None:
+        write_picture(sequence, sequence_of(result), quiet=as_json)
     if as_json:
         print_json({**summary(result), "attempts": [attempt._asdict() for attempt in result.attempts]})
         return
     print_run(result)
+    console().print(Text(_did(result)))
     table = Table("seat", "step", "kind", "model", "state", "in", "out", "of", "$", "at s", box=None, pad_edge=False)
     for a in sorted(result.attempts, key=lambda a: (a.began_s, a.seat, a.step)):
         cost = f"{a.pico_usd / 1e12:.6f}"

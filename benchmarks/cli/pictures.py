@@ -1,0 +1,29 @@
+"""Owns the command that draws a team before anything is run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.cli.app import app
+from benchmarks.cli.runs import topology_of, write_picture
+from benchmarks.drawings import draw as drawn
+from benchmarks.drawings import mermaid as mermaid_of
+
+
+@app.command(epilog="Examples:  ostrom draw star:4 --file star.svg\n\nostrom draw tree:2,2 --mermaid")
+def draw(
+    topology: Annotated[
+        str,
+        typer.Argument(help="single, independent:3, star:4, chain:3, tree:2,2, mesh:3, hybrid:3", show_default=False),
+    ],
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="As Mermaid text instead of SVG.")] = False,
+    file: Annotated[Path | None, typer.Option(help="The file to write; without it, standard output.")] = None,
+) -> None:
+    """Draw a team: who may write to whom. Nothing is run."""
+    team = topology_of(topology)
+    text = mermaid_of(team) if mermaid else drawn(team)
+    if file is None:
+        typer.echo(text)
+        return
+    write_picture(file, text)
