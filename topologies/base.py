@@ -73,7 +73,7 @@ class Topology:
         return sum(n * calls_of(self._seats[seat]) for seat, n in self.asks().items())
 
     def depth(self) -> int:
-        """How many of these calls wait for one another. By default all, which is an upper bound."""
+        """How many of these calls wait for one another, while nobody waits for budget. By default all, as an upper bound."""
         return sum(n * depth_of(self._seats[seat]) for seat, n in self.asks().items())
 
     def messages(self) -> int:

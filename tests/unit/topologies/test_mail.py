@@ -1,0 +1,173 @@
+"""Mail along channels: only what is declared arrives, cut to its length, in seat order, and a seat has one letter at a time.
+
+There is no queue in front of a seat. A mail exists only inside of an ask, and a seat that is being asked refuses a second
+asker, so at most one message a seat is pending: mailboxes are bounded by construction.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import pairwise
+
+import anyio
+import pytest
+
+from policies.voting import majority
+from runtime.agents.agent import Agent
+from runtime.agents.blocks import read_blocks
+from runtime.budget import Budget
+from runtime.errors import ConfigError, NoChannel
+from runtime.host import run_virtual
+from runtime.messages import Reply, Report, bundle
+from runtime.models.base import ChatRequest
+from runtime.models.scripted import ScriptedModel
+from runtime.preflight import RunSpec
+from runtime.protocols import Outcome, Team
+from runtime.result import RunResult
+from runtime.task import Task
+from topologies import Independent, Topology
+
+
+class Own(Topology):
+    """Seats a to d, and a program."""
+
+    def __init__(
+        self, solve: Callable[[Task, Team], Awaitable[Outcome]], channels: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__("own", {seat: Agent("executor", model=seat) for seat in "abcd"})
+        self._solve, self._channels = solve, tuple(channels)
+
+    def channels(self) -> Iterable[tuple[str, str]]:
+        return self._channels
+
+    async def solve(self, task: Task, team: Team) -> Outcome:
+        return await self._solve(task, team)
+
+
+ALL = [(a, b) for a in "abcd" for b in "abcd" if a != b]
+
+
+def run(topology: Topology, says: Callable[[str, ChatRequest], Reply], seconds: str = "1111") -> RunResult:
+    models = {
+        seat: ScriptedModel(lambda request, seat=seat: says(seat, request), latency_s=float(s), name=seat)  # type: ignore[misc]
+        for seat, s in zip("abcd", seconds, strict=True)
+    }
+    return run_virtual([RunSpec("r", topology, Task("x"), Budget(calls=99), 0)], models.__getitem__)[0]
+
+
+def by_name(seat: str, request: ChatRequest) -> Reply:
+    return Report(seat)
+
+
+def mails(request: ChatRequest) -> list[tuple[str, str]]:
+    blocks = read_blocks(request.messages[-1].content)
+    return [(block.attributes["from"], block.body) for block in blocks if block.tag == "mail"]
+
+
+async def ask_all_then(task: Task, team: Team) -> Outcome:
+    replies = await team.ask_all([(seat, task) for seat in "cab"])
+    return await team.ask("d", bundle(replies))
+
+
+def test_only_declared_channels_deliver() -> None:
+    missing = run(Own(ask_all_then, [("a", "d"), ("b", "d")]), by_name)
+
+    assert (missing.status, missing.reason) == ("failed", str(NoChannel("c", "d")))
+    assert all(attempt.seat != "d" for attempt in missing.attempts), "nothing was sent for it"
+    assert run(Own(ask_all_then, [("a", "d"), ("b", "d"), ("c", "d")]), by_name).metrics["messages"] == 3
+
+
+@pytest.mark.parametrize("seconds", ["1231", "3121", "2311", "0001"])
+def test_mail_comes_in_the_order_of_the_asks_whoever_was_first(seconds: str) -> None:
+    seen: list[list[tuple[str, str]]] = []
+
+    def says(seat: str, request: ChatRequest) -> Reply:
+        if seat == "d":
+            seen.append(mails(request))
+        return Report(seat)
+
+    run(Own(ask_all_then, ALL), says, seconds)
+
+    assert seen == [[("c", "Answer: c"), ("a", "Answer: a"), ("b", "Answer: b")]]
+
+
+@pytest.mark.parametrize("order", ["abc", "cba", "aabbc", "cabbage"])
+def test_mail_that_comes_twice_or_in_another_order_harms_nothing(order: str) -> None:
+    """It is delivered as often as it is sent, and a vote over other orders of the same answers is the same but for ties."""
+
+    async def solve(task: Task, team: Team) -> Outcome:
+        replies = {seat: await team.ask(seat, task) for seat in "abc"}
+        told = [replies[seat] for seat in order if seat in replies]
+        return await team.ask("d", bundle(told))
+
+    def says(seat: str, request: ChatRequest) -> Reply:
+        read = mails(request)
+        return Report(f"{len(set(read))} of {len(read)}" if read else seat)
+
+    result = run(Own(solve, ALL), says)
+
+    sent = [seat for seat in order if seat in "abc"]
+    assert (result.answer, result.metrics["messages"]) == (f"3 of {len(sent)}", len(sent))
+    reports = [Report("42"), Report("13"), Report("42")]
+    assert {vote.answer for vote in (majority(reports), majority(reports[::-1])) if vote} == {"42"}
+
+
+@pytest.mark.parametrize(("tokens", "arrives"), [(256, 256), (16, 16), (1000, 500)])
+def test_a_mail_is_cut_to_the_length_of_a_message(tokens: int, arrives: int) -> None:
+    lengths: list[int] = []
+
+    def says(seat: str, request: ChatRequest) -> Reply:
+        lengths.extend(len(body.encode()) for _, body in mails(request))
+        return Report("x" * (4 * 500 - len("Answer: ")))
+
+    team = Own(ask_all_then, ALL)
+    team.message_tokens = tokens
+    run(team, says)
+
+    assert all(4 * arrives - 4 <= length <= 4 * arrives for length in lengths), lengths
+    assert len(lengths) == 3
+
+
+def test_a_seat_has_at_most_one_letter_however_many_write_to_it() -> None:
+    """Of a thousand who ask at once, one is heard; the others are told at once, and nothing is stored for later."""
+    refused: list[str] = []
+
+    async def solve(task: Task, team: Team) -> Outcome:
+        async def write() -> None:
+            try:
+                await team.ask("a", task)
+            except ConfigError as error:
+                refused.append(str(error))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(1000):
+                group.start_soon(write)
+        return "done"
+
+    result = run(Own(solve), by_name)
+
+    assert (result.status, len(result.attempts), len(refused)) == ("completed", 1, 999)
+    assert set(refused) == {"seat 'a' is being asked already: an agent does one thing at a time; use ask_all"}
+
+
+def test_asks_of_one_list_to_one_seat_wait_in_the_list_of_their_asker() -> None:
+    async def solve(task: Task, team: Team) -> Outcome:
+        replies = await team.ask_all([("a", task)] * 5 + [("b", task)])
+        return str(len(replies))
+
+    result = run(Own(solve), by_name)
+
+    assert (result.answer, result.seconds) == ("6", 5)
+    spans = sorted((a.began_s, a.ended_s) for a in result.attempts if a.seat == "a")
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+
+
+def test_a_team_in_a_seat_is_one_seat_to_those_who_ask() -> None:
+    async def solve(task: Task, team: Team) -> Outcome:
+        async with anyio.create_task_group() as group:
+            group.start_soon(team.ask, "a", task)
+            group.start_soon(team.ask, "a", task)
+        return "never"
+
+    team = Own(solve)
+    team._seats["a"] = Independent(2, model="b")
+
+    assert "seat 'a' is being asked already" in run(team, by_name).reason
