@@ -15,14 +15,17 @@ import orjson
 from anyio.abc import SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from runtime.boundary import contained
 from runtime.budget import Budget
 from runtime.errors import ConfigError, OrchestrationError
 from runtime.operator import Operator
 
 SOCKET_FILE = "control.sock"
 MOST_BYTES = 65_536
+MOST_ANSWER_BYTES = 1 << 26
+"""`ps` names every run that is open."""
 WAIT_S = 30.0
-"""How long to wait for a driver's answer; a cancel over Ray takes the longest, a second or so."""
+"""How long to wait for the other side; a cancel over Ray takes the longest, a second or so."""
 
 
 @asynccontextmanager
@@ -34,9 +37,11 @@ async def listening(operator: Operator, folder: Path) -> AsyncIterator[None]:
         listener = await anyio.create_unix_listener(path, mode=0o600)
 
         async def serve(stream: SocketStream) -> None:
+            # Nothing that comes in here, or goes away, may end the driver.
             async with stream:
-                with suppress(anyio.BrokenResourceError, anyio.EndOfStream):
-                    line = await BufferedByteReceiveStream(stream).receive_until(b"\n", MOST_BYTES)
+                with suppress(anyio.IncompleteRead, anyio.BrokenResourceError, TimeoutError):
+                    with anyio.fail_after(WAIT_S):
+                        line = await _line(stream)
                     await stream.send(orjson.dumps(await _answer(operator, line)) + b"\n")
 
         async with listener, anyio.create_task_group() as group:
@@ -55,18 +60,22 @@ async def ask_driver(folder: Path, command: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: the driver refused it, or did not answer in time.
     """
-    with _reachable(folder) as path:
-        try:
+    try:
+        with _reachable(folder) as path:
             stream = await anyio.connect_unix(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            return None
-        async with stream:
-            try:
-                with anyio.fail_after(WAIT_S):
-                    await stream.send(orjson.dumps(dict(command)) + b"\n")
-                    answer = orjson.loads(await BufferedByteReceiveStream(stream).receive_until(b"\n", MOST_BYTES))
-            except (TimeoutError, anyio.IncompleteRead, anyio.BrokenResourceError):
-                raise ConfigError(f"the driver that works on {folder} does not answer; is it being ended?") from None
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+        return None
+    except PermissionError:
+        raise ConfigError(
+            f"the driver that works on {folder} belongs to another user, who alone may command it"
+        ) from None
+    async with stream:
+        try:
+            with anyio.fail_after(WAIT_S):
+                await stream.send(orjson.dumps(dict(command)) + b"\n")
+                answer = orjson.loads(await BufferedByteReceiveStream(stream).receive_until(b"\n", MOST_ANSWER_BYTES))
+        except (TimeoutError, anyio.IncompleteRead, anyio.BrokenResourceError):
+            raise ConfigError(f"the driver that works on {folder} does not answer; is it being ended?") from None
     if "refused" in answer:
         raise ConfigError(answer["refused"])
     return answer["done"]
@@ -88,18 +97,37 @@ async def carry_out(operator: Operator, command: Mapping[str, Any]) -> Any:
         case {"do": "cancel", "name": str(name)}:
             return await operator.cancel(name)
         case {"do": "top-up", "name": str(name), "limits": dict(limits)}:
-            return await operator.top_up(name, Budget(**limits))
+            return await operator.top_up(name, _budget(limits))
         case _:
             raise ConfigError("this driver does not know that command; is it of the same version of Ostrom?")
 
 
-async def _answer(operator: Operator, line: bytes) -> dict[str, Any]:
+def _budget(limits: Mapping[str, Any]) -> Budget:
     try:
-        return {"done": await carry_out(operator, orjson.loads(line))}
+        return Budget(**limits)
+    except TypeError as error:
+        raise ConfigError(f"the limits of a top-up cannot be read: {error}") from None
+
+
+async def _line(stream: SocketStream) -> bytes | None:
+    """One line; None where it is too long."""
+    try:
+        return await BufferedByteReceiveStream(stream).receive_until(b"\n", MOST_BYTES)
+    except anyio.DelimiterNotFound:
+        return None
+
+
+async def _answer(operator: Operator, line: bytes | None) -> dict[str, Any]:
+    if line is None:
+        return {"refused": f"the command is longer than {MOST_BYTES} bytes"}
+    try:
+        command = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return {"refused": f"the command cannot be read: {error}"}
+    try:
+        return {"done": await contained("the operator", carry_out, operator, command)}
     except OrchestrationError as error:
         return {"refused": str(error)}
-    except (orjson.JSONDecodeError, TypeError) as error:
-        return {"refused": f"the command cannot be read: {error}"}
 
 
 class _reachable:

@@ -258,6 +258,7 @@ class Runtime:
                 self._under_way.pop(spec.address).set()
             with anyio.CancelScope(shield=True):
                 await self._on_bank("abandon", [spec.run_id for spec in mine])
+            self.operator.gates.tell_freed()
         for spec in elsewhere:
             while spec.address in self._under_way:
                 await self._under_way[spec.address].wait()

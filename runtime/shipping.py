@@ -47,14 +47,12 @@ class Shipping:
     homes: dict[str, int] = field(default_factory=dict)
     """Host of each live run under way."""
     door: anyio.Lock = field(default_factory=anyio.Lock)
-    freed: anyio.Event = field(default_factory=anyio.Event)
-    """Set, and replaced by a new one, whenever runs were sealed and what they did not spend came back."""
 
     async def run(self, todo: Sequence[RunSpec], deliver: Deliver) -> None:
         """Run specs on the hosts, seal and deliver.
 
         Raises:
-            BudgetExceeded: the account had no room for one of them; all others were run.
+            BudgetExceeded: the account had no room for one of them, or its scope was billed too much; all others were run.
         """
         virtual = [spec for spec in todo if not spec.live]
         size = max(1, min(BATCH, len(virtual) // (4 * self.hosts)))
@@ -72,10 +70,11 @@ class Shipping:
                 try:
                     if not spec.scope:
                         await self._enter_account(spec)
+                    body = await self._live(host, spec)
                 except BudgetExceeded as error:
                     refused.append(error)
                 else:
-                    await deliver(await self._seal([spec], [await self._live(host, spec)]))
+                    await deliver(await self._seal([spec], [body]))
 
         async with anyio.create_task_group() as group:
             for host in range(self.hosts):
@@ -95,7 +94,7 @@ class Shipping:
         amounts = granted_amounts(spec.budget)
         async with self.door:  # who came first enters first, however much less the next one would need
             while True:
-                freed = self.freed
+                freed = self.gates.freed
                 if await self.on_bank("enter", self.account, [[(spec.run_id, amounts)]]):
                     return
                 await self.on_bank("check_room", ACCOUNT, amounts)
@@ -136,8 +135,7 @@ class Shipping:
                 for (spec, r), body in zip(done, bodies, strict=True)
             ]
         )
-        self.freed.set()
-        self.freed = anyio.Event()
+        self.gates.tell_freed()
         return done
 
 
