@@ -13,7 +13,7 @@ import pytest
 from benchmarks.tasks import companies
 from policies import FixedPacing
 from runtime import Agent, Budget, RunResult, RunSpec, Runtime, Task
-from runtime.bank.grants import ACCOUNT, Limits
+from runtime.bank.grants import ACCOUNT, NO_CAPS, Limits
 from runtime.errors import ConfigError, ReplayDiverged
 from runtime.ids import draw
 from runtime.messages import Part, Plan, Report, Verdict, reply_json
@@ -86,7 +86,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recording,
 
 
 def spec_of(recording: Recording, topology: Topology | None = None, run_id: str = "fifty") -> RunSpec:
-    mode = mode_of(Catalog(), Limits(ACCOUNT, True, ()), None, recording, stored=False)
+    mode = mode_of(Catalog(), Limits(ACCOUNT, True, NO_CAPS), None, recording, stored=False)
     return mode.spec(RunSpec(run_id, topology or fifty(words="You carry out work."), QUESTION, TIGHT, 3))
 
 
@@ -190,7 +190,7 @@ def test_of_several_changes_the_first_in_the_run_is_named(recorded: Any) -> None
 def test_other_ingredients_are_told(recorded: Any, other: dict[str, Any], words: str) -> None:
     _, recording, _, _ = recorded
     made_of = {"topology": fifty(), "task": QUESTION, "budget": TIGHT, "seed": 3} | other
-    mode = mode_of(Catalog(), Limits(ACCOUNT, True, ()), None, recording, stored=False)
+    mode = mode_of(Catalog(), Limits(ACCOUNT, True, NO_CAPS), None, recording, stored=False)
 
     for run_id, begin in (
         ("fifty", "run fifty was recorded with other ingredients: "),
