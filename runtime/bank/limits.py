@@ -44,7 +44,10 @@ def top_up_amounts(store: Store, name: str, more: Budget) -> Amounts:
     for dimension, amount in wanted.items():
         cap = caps.get(dimension)
         if cap is None:
-            raise ConfigError(f"{name} has no limit of {dimension}; only a limit that exists can be raised")
+            what = dimension.removeprefix("pico_")
+            raise ConfigError(
+                f"{name} has no such limit: only one that exists can be raised, and it has none of {what}"
+            )
         if cap + amount >= UNLIMITED:
             raise ConfigError(f"{name}: {cap} {dimension} cannot be raised by {amount}; that cannot be counted")
     return tuple(wanted.get(dimension, 0) for dimension in caps)
