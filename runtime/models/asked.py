@@ -56,15 +56,14 @@ def first_difference(recorded: Asked, now: Asked) -> str:
         if old != new:
             return f"the tool calls of {where} differ {first_text_difference(_json(old), _json(new))}"
     if len(before) != len(after):
-        longer, what = (after, "more") if len(after) > len(before) else (before, "fewer")
-        message = longer[min(len(before), len(after))]
+        message = max(before, after, key=len)[min(len(before), len(after))]
         return (
-            f"there are {len(after)} messages, {what} than the {len(before)} recorded; the first that only one of them has is "
-            f"of the role {message['role']}: {_quoted(message['content'], 0)}"
+            f"recorded were {len(before)} messages, now there are {len(after)}; the first that only one of them has is of "
+            f"the role {message['role']}: {_quoted(message['content'], 0)}"
         )
-    for name, what in (("reply", "the typed reply"), ("tools", "the tools offered"), ("logprobs", "logprobs")):
+    for name, what in (("reply", "typed reply"), ("tools", "list of tools"), ("logprobs", "number of logprobs")):
         if recorded.get(name) != now.get(name):
-            return f"{what} differ {first_text_difference(_json(recorded.get(name)), _json(now.get(name)))}"
+            return f"the {what} differs {first_text_difference(_json(recorded.get(name)), _json(now.get(name)))}"
     return "there is no difference"
 
 
