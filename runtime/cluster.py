@@ -9,11 +9,11 @@ by hand. Ray errors end here and become ours.
 
 import os
 import re
-import shutil
 import socket
-import tempfile
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, closing
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -27,10 +27,13 @@ from runtime.errors import ConfigError, HostLost, InternalError, OrchestrationEr
 from runtime.host import Host
 from runtime.ids import PACKAGES
 from runtime.models.catalog import Catalog
+from runtime.scratch import Scratch
 
 _BANK = "ostrom-bank"
 """Name of the bank's actor; names are private to the driver's own Ray namespace."""
 _KNOCK_S = 10.0
+_ANSWER_S = 30.0
+_ASK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
 _NO_MODULE = re.compile(r"ModuleNotFoundError.*?No module named '([^']+)'")
 _LOCAL_ENVIRONMENT = {
     # Puts every port of a single-machine cluster on 127.0.0.1, which Ray does on its own only on Windows and macOS.
@@ -86,8 +89,10 @@ class Cluster:
             cloudpickle.register_pickle_by_value(module)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # A synchronous actor runs one method at a time, as the store behind it asks.
-        make_bank: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Bank)
         folder = None if out is None else Path(await anyio.Path(out).resolve())
+        # One in memory would come back with nothing granted and nothing spent, so it does not come back.
+        lives = 0 if folder is None else -1
+        make_bank: Any = ray.remote(num_cpus=0, max_restarts=lives, max_task_retries=lives)(Bank)
         bank = make_bank.options(scheduling_strategy=here, name=_BANK).remote(folder)
         count = n_hosts or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # Ray would restart a host only with arguments that still lie in the object store; we make a new one ourselves.
@@ -200,15 +205,15 @@ def _told(what: str, text: str) -> ConfigError | None:
     )
 
 
-async def _disconnect(folder: Path | None) -> None:
+async def _disconnect(folder: Scratch | None) -> None:
     import ray
 
     await anyio.to_thread.run_sync(ray.shutdown)
     if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.close()
 
 
-def _connect(address: str, n_hosts: int | None) -> Path | None:
+def _connect(address: str, n_hosts: int | None) -> Scratch | None:
     """Start or join; blocks for seconds. Returns the folder of a local cluster."""
     if address == "local":
         os.environ.update({name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ})
@@ -221,10 +226,11 @@ def _connect(address: str, n_hosts: int | None) -> Path | None:
         )
     settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     if address == "local":
-        # Unix sockets lie below it and their paths may have 107 characters, so it is short. mkdtemp lets nobody else in; Ray
-        # gets a folder inside, because it opens its own to everybody.
-        folder = Path(tempfile.mkdtemp(prefix="ostrom-"))
-        ray.init(address="local", _temp_dir=str(folder / "ray"), num_cpus=n_hosts, **settings)
+        # Ray opens its folder to everybody, so it gets one inside ours.
+        with ExitStack() as undo:
+            folder = undo.enter_context(closing(Scratch()))
+            ray.init(address="local", _temp_dir=str(folder.path / "ray"), num_cpus=n_hosts, **settings)
+            undo.pop_all()
         return folder
     if address == "cluster":
         address = os.environ.get("RAY_ADDRESS", "")
@@ -246,7 +252,7 @@ def _connect(address: str, n_hosts: int | None) -> Path | None:
 
 
 def _check_reachable(address: str) -> None:
-    """Knock once: where nobody listens, Ray tries for more than ten minutes before it says so."""
+    """Knock once: where nobody listens, or something that is no head, Ray tries for many minutes before it says so."""
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal()):
         raise ConfigError(f'{address!r} is no address of a Ray head; write it as host:port, such as "head:6379"')
@@ -254,3 +260,11 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(f"cannot join a Ray cluster at {address!r}: {error}") from None
+    try:
+        # In a process of its own, because nothing else can be given up. What is wrong but for silence, Ray itself tells.
+        subprocess.run([sys.executable, "-P", "-c", _ASK, address], capture_output=True, timeout=_ANSWER_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise ConfigError(
+            f"something listens at {address!r}, but it does not answer as a Ray head; its port is 6379 unless somebody "
+            "chose another"
+        ) from None

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from runtime import Runtime
-from runtime.errors import ConfigError
+from runtime import Runtime, cluster
+from runtime.errors import ConfigError, HostLost
 
 pytestmark = pytest.mark.ray
 
@@ -153,6 +153,54 @@ def test_a_foreign_cluster_is_joined_by_its_address_and_never_otherwise(head: st
     told = [json.loads(output) if output else errors for output, errors in ended]
     assert [one["answers"] for one in told] == [["42", "43"]] * 4
     assert [one["cluster"] == head for one in told] == [False, False, True, True]
+
+
+@pytest.mark.long
+def test_what_answers_but_is_no_head_is_told_within_a_minute(folder: Path) -> None:
+    """Ray itself would go on asking for many minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        joining = start(f"127.0.0.1:{server.getsockname()[1]}", **LOOPBACK)
+        _, errors = joining.communicate("", timeout=LIMIT_S)
+
+    assert "does not answer as a Ray head" in errors
+    assert "ConfigError" in errors
+
+
+@pytest.mark.chaos
+def test_what_a_killed_driver_left_behind_is_swept_up_by_the_next(folder: Path, processes: Any) -> None:
+    """Its own folder, too, and what its cluster's last processes may write there while they end."""
+    killed = start("local", TMPDIR=str(folder))
+    killed.stdout.readline()  # type: ignore[union-attr]
+    family = processes.family_of(killed.pid)
+    killed.kill()
+    killed.communicate(timeout=LIMIT_S)
+    assert len(list(folder.iterdir())) == 1
+    assert processes.still_there(family, 90) == set()
+
+    _, errors = start("local", TMPDIR=str(folder)).communicate("\n", timeout=LIMIT_S)
+
+    assert list(folder.iterdir()) == [], errors
+
+
+def test_a_bank_in_memory_that_is_lost_is_told_and_does_not_come_back_empty(
+    ray_cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty one would know nothing of what was spent under its cap."""
+    import ray
+
+    monkeypatch.setattr(cluster, "_BANK", "a bank in memory")
+
+    async def lose() -> None:
+        beside = await cluster.Cluster._equip(1, ray_cluster.runtime.catalog, None, [])
+        try:
+            await beside.on_bank("open")
+            ray.kill(beside._bank, no_restart=False)  # as a crash would
+            with pytest.raises(HostLost, match="the bank"):
+                await beside.on_bank("open_runs")
+        finally:
+            ray.kill(beside._hosts[0])
+
+    ray_cluster.call(lose)
 
 
 def test_ray_that_is_in_use_in_this_process_already_is_left_alone(ray_cluster: Any) -> None:
