@@ -15,21 +15,26 @@ _UNFIT = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\
 """What XML cannot hold, and what turns the direction of the text around it."""
 
 
+def clean(text: str) -> str:
+    """Text on one line, without what steers a terminal, turns the words around it, or is no character."""
+    return _UNFIT.sub("", plain(text))
+
+
 def safe(text: str) -> str:
     """Text as it may stand in an element or an attribute, whatever it holds."""
-    return escape(_UNFIT.sub("", plain(text)))
+    return escape(clean(text))
 
 
 def short(text: str, most: int = 22) -> str:
     """At most this many characters, on one line."""
-    line = plain(" ".join(text.split()) if len(text) < 4 * most else " ".join(text[: 4 * most].split()))
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    line = clean(" ".join(text[: 4 * most].split()))
+    return line if len(line) <= most and len(text) <= 4 * most else f"{line[: most - 1]}…"
 
 
 def tail(seat: str, most: int = 22) -> str:
     """At most this many characters of a seat: its end, which tells one from its neighbours."""
-    line = plain(seat[-4 * most :])
-    return line if len(line) <= most and len(line) == len(seat) else f"…{line[1 - most :]}"
+    line = clean(seat[-4 * most :])
+    return line if len(line) <= most and len(seat) <= 4 * most else f"…{line[1 - most :]}"
 
 
 def natural(name: str) -> list[tuple[int, str]]:
