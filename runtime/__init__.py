@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from runtime.models.catalog import ModelSpec as ModelSpec
     from runtime.preflight import RunSpec as RunSpec
     from runtime.protocols import Answer as Answer
+    from runtime.recording import Recording as Recording
     from runtime.result import RunResult as RunResult
     from runtime.task import Task as Task
 
@@ -30,6 +31,7 @@ _LAZY = {
     "ModelSpec": "runtime.models.catalog",
     "Part": "runtime.messages",
     "Plan": "runtime.messages",
+    "Recording": "runtime.recording",
     "Refusal": "runtime.messages",
     "Report": "runtime.messages",
     "RunResult": "runtime.result",

@@ -299,6 +299,19 @@ async def test_nothing_is_written_over(tmp_path: Path) -> None:
         Runtime(record=tmp_path / "a", replay=tmp_path / "r.jsonl")
 
 
+def test_the_example_shows_what_it_says(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "replay.py"
+
+    done = subprocess.run([sys.executable, "-P", example], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    recorded, again, same, told = done.stdout.splitlines()
+    assert recorded == "recorded: completed, 42, $0.016 real"
+    assert again == "replayed: completed, 42, $0.016 virtual, nobody is billed"
+    assert same == "equal"
+    assert "verifier, step 0: message 1 of 2 (system) differs" in told
+
+
 @pytest.mark.ray
 def test_hosts_on_ray_record_too(ray_cluster: Any, own: Any, tmp_path: Path) -> None:
     """Live and virtual runs; the recording comes back through the bank."""
