@@ -146,10 +146,9 @@ class Grants:
         for key, try_, amounts in books["open"]:
             id = _open_id(run_id, key, try_)
             self._uncertain.add(id)
-            self._restore(id, scope, tuple(amounts), "charged_max")
             figure = late(key, try_)
-            if figure is not None:
-                self.ledger.settle(id, pack(figure))
+            state: State = "charged_max" if figure is None else "settled"
+            self.ledger.restore(id, scope, _whole(tuple(amounts)), 0, 0, state, pack(figure or ()), self.epoch)
 
     def settled_before(self, scope: str, amounts: Amounts) -> None:
         """Take in what runs have cost that `gc` dropped from the store."""
