@@ -8,7 +8,7 @@ ledger is never behind the bill: without proof that nothing was sent, the whole 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import anyio
 import orjson
@@ -35,14 +35,11 @@ from runtime.errors import (
 from runtime.ids import address, draw
 from runtime.journal import Attempt, Key, State
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, ToolCall, request_digest
-from runtime.models.probe import prove
+from runtime.models.probe import Unproved, prove
 from runtime.models.spec import LimitField
 from runtime.protocols import Journal
 from runtime.trampoline import handover, nap_s
 from runtime.usage import Price, Usage
-
-if TYPE_CHECKING:
-    from runtime.models.openai import OpenAIModel
 
 MAX_TRIES = 4
 FIRST_PROBE = 1_000
@@ -106,7 +103,7 @@ class Attempts:
             ModelError: refused, failed for good, or out of tries.
         """
         if getattr(model, "unproved", False):
-            await prove(cast("OpenAIModel", model), partial(self._probe, order))
+            await prove(cast("Unproved", model), partial(self._probe, order))
         await measure(model, request)
         need = chat_need(model, request, order.least)
         price = model.price or Price()

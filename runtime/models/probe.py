@@ -5,15 +5,14 @@ cannot be used under a hard cap unless what they may consume is declared.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, get_args
+from typing import Protocol, get_args
+
+import anyio
 
 from runtime.errors import BadModelReply, ConfigError, ModelError, ModelRefused
 from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest
-from runtime.models.spec import LimitField
+from runtime.models.spec import LimitField, ModelSpec
 from runtime.usage import Price, Usage
-
-if TYPE_CHECKING:
-    from runtime.models.openai import OpenAIModel
 
 PROBE_TOKENS = 16
 """The limit that a probe sets."""
@@ -28,13 +27,39 @@ _REFUSES_FIELD = (400, 422)
 _USED_UP = "could not finish the message"
 
 
+class Unproved(ChatModel, Protocol):
+    """A model of which it may not be known yet which limit its endpoint obeys."""
+
+    spec: ModelSpec
+    max_parallel: int
+    proving: anyio.Lock
+    """Held while somebody finds out."""
+
+    @property
+    def unproved(self) -> bool:
+        """Whether it is still to be found out."""
+        ...
+
+    def probe(self, field: LimitField) -> "Probe":
+        """The model with the limit in this field."""
+        ...
+
+    def learn(self, field: LimitField) -> None:
+        """Use this field from now on."""
+        ...
+
+    async def complete_as(self, spec: ModelSpec, request: ChatRequest) -> ChatReply:
+        """Answer as `complete` does, with this spec instead of its own."""
+        ...
+
+
 class Probe:
     """A model for one call: the endpoint of another model, with the limit in one field."""
 
     virtual = False
     shrinkable = False
 
-    def __init__(self, model: "OpenAIModel", field: LimitField) -> None:
+    def __init__(self, model: "Unproved", field: LimitField) -> None:
         self.name = model.name
         self.field = field
         self.price: Price | None = model.price
@@ -61,7 +86,7 @@ def obeys(outcome: ChatReply | ModelError) -> bool:
     return outcome.finish == "length" and (outcome.usage is None or outcome.usage.output_tokens <= PROBE_TOKENS)
 
 
-async def prove(model: "OpenAIModel", send: Callable[[ChatModel, ChatRequest], Awaitable[ChatReply]]) -> None:
+async def prove(model: "Unproved", send: Callable[[ChatModel, ChatRequest], Awaitable[ChatReply]]) -> None:
     """Find out which limit the endpoint obeys, and have the model use it. Does nothing where that is known.
 
     Args:

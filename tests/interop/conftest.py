@@ -7,10 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
@@ -45,14 +44,13 @@ def running(command: Sequence[str], port: int, log: Path, model: str) -> Iterato
         while True:  # a process of others tells nobody when it is ready, so it is asked
             assert process.poll() is None, f"{command[0]} ended: {log.read_text()[-2000:]}"
             assert time.monotonic() < until, f"{command[0]} does not answer: {log.read_text()[-2000:]}"
-            try:
-                with urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=1):
-                    break
-            except (URLError, OSError):
-                time.sleep(0.1)
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=1):
+                break
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.1)
         yield Server(f"http://127.0.0.1:{port}/v1", model)
     finally:
-        process.terminate()
+        process.kill()  # llama.cpp finishes what it writes before it obeys a gentler signal
         process.wait(timeout=20)
 
 

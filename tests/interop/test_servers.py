@@ -18,12 +18,22 @@ from topologies import Independent, Single, Topology
 pytestmark = [pytest.mark.anyio, pytest.mark.interop]
 
 TASK = Task("How much is six times seven? Answer with the number.", answer="42")
+BRIEF = Agent("executor", model="m", effort_tokens=16)
+"""Random weights never come to an end by themselves."""
 LOOK = Tool("look", "Looks.", lambda: "seen", {})
 
 
 def spec(server: Server, **more: object) -> ModelSpec:
-    common = {"endpoint": server.base_url, "model": server.model, "key_env": "", "input_usd": 1, "output_usd": 2}
-    return ModelSpec(**{**common, "window_tokens": 4_096, "timeout_s": 60, **more})  # type: ignore[arg-type]
+    common: dict[str, object] = {
+        "endpoint": server.base_url,
+        "model": server.model,
+        "key_env": "",
+        "input_usd": 1,
+        "output_usd": 2,
+    }
+    # llama-cpp-python answers 500 to a json_schema.
+    common["send_schema"] = server.model != "tiny"
+    return ModelSpec(**{**common, "window_tokens": 4_096, "timeout_s": 300, **more})  # type: ignore[arg-type]
 
 
 async def run(server: Server, topology: Topology, budget: Budget, **more: object) -> RunResult:
@@ -47,7 +57,7 @@ def check_books(result: RunResult, *, most_over: int = 0) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 async def test_a_generating_server(llama: Server, stream: bool) -> None:
-    result = await run(llama, Single(model="m"), Budget(tokens=8_000), limit_field="max_tokens", stream=stream)
+    result = await run(llama, Single(BRIEF), Budget(tokens=8_000), limit_field="max_tokens", stream=stream)
 
     check_books(result)
     states = {attempt.state for attempt in result.attempts}
@@ -55,9 +65,17 @@ async def test_a_generating_server(llama: Server, stream: bool) -> None:
     assert states == ({"charged_max"} if stream else {"settled"})
 
 
+async def test_a_server_that_fails_on_a_schema_is_charged_for_every_try(llama: Server) -> None:
+    result = await run(llama, Single(BRIEF), Budget(tokens=60_000), limit_field="max_tokens", send_schema=True)
+
+    check_books(result)
+    assert result.status == "failed"
+    assert [attempt.state for attempt in result.attempts] == ["charged_max"] * 4
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 async def test_a_server_that_plays_fixtures_and_obeys_no_limit(aimock: Server, stream: bool) -> None:
-    result = await run(aimock, Single(model="m"), Budget(tokens=8_000), limit_field="window", stream=stream)
+    result = await run(aimock, Single(BRIEF), Budget(tokens=8_000), limit_field="window", stream=stream)
 
     check_books(result)
     assert (result.status, result.answer) == ("completed", WORDS)
@@ -66,7 +84,7 @@ async def test_a_server_that_plays_fixtures_and_obeys_no_limit(aimock: Server, s
 
 async def test_the_limit_that_is_obeyed_is_found_and_paid_for(llama: Server) -> None:
     """It honours max_tokens and ignores max_completion_tokens."""
-    result = await run(llama, Single(model="m"), Budget(tokens=12_000))
+    result = await run(llama, Single(BRIEF), Budget(tokens=12_000))
 
     check_books(result)
     assert [a.kind for a in result.attempts if a.kind == "probe"], "the probe is in the journal"
@@ -74,7 +92,7 @@ async def test_the_limit_that_is_obeyed_is_found_and_paid_for(llama: Server) -> 
 
 
 async def test_a_server_that_obeys_no_limit_is_refused_with_the_cure(aimock: Server) -> None:
-    result = await run(aimock, Single(model="m"), Budget(tokens=12_000))
+    result = await run(aimock, Single(BRIEF), Budget(tokens=12_000))
 
     assert result.status == "failed"
     assert "obeys neither" in result.reason
@@ -130,9 +148,7 @@ async def test_a_tool_call_costs_what_it_says(aimock: Server) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 async def test_many_at_once_under_one_cap(llama: Server, stream: bool) -> None:
-    result = await run(
-        llama, Independent(32, model="m"), Budget(tokens=30_000), limit_field="max_tokens", stream=stream
-    )
+    result = await run(llama, Independent([BRIEF] * 32), Budget(tokens=30_000), limit_field="max_tokens", stream=stream)
 
     check_books(result)
     assert result.spend.total.tokens <= 30_000
@@ -141,7 +157,7 @@ async def test_many_at_once_under_one_cap(llama: Server, stream: bool) -> None:
 async def test_streams_that_are_silently_cut_are_no_replies(rude_llama: Server) -> None:
     """Its default lets each new request cut the streams of the others, without an error and without a finish_reason."""
     result = await run(
-        rude_llama, Independent(16, model="m"), Budget(tokens=200_000), limit_field="max_tokens", stream=True
+        rude_llama, Independent([BRIEF] * 16), Budget(tokens=200_000), limit_field="max_tokens", stream=True
     )
 
     check_books(result)
