@@ -1,6 +1,7 @@
 """A host that only seems lost: it lives on beside the one in its place, and the bank alone decides which of them spends."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -83,16 +84,25 @@ def begin(name: str, agents: int, ray_cluster: Any, billing: Any) -> Any:
     )
 
 
+@pytest.mark.parametrize("bank", ["lives", "killed"])
 def test_of_two_lives_of_a_run_at_once_only_the_newer_one_sends(
-    ray_cluster: Any, provider: Any, billing: Any, store: Path, out_of_reach: OutOfReach
+    bank: str,
+    ray_cluster: Any,
+    provider: Any,
+    billing: Any,
+    store: Path,
+    out_of_reach: OutOfReach,
+    processes: Any,
 ) -> None:
-    """And the call that the older one had in flight is booked at what it cost."""
-    name = "fenced-one"
+    """And the call that the older one had in flight is booked at what it cost. The bank knows it all from its store."""
+    name = f"fenced-one-{bank}"
     provider.keep(name)
     running = begin(name, 1, ray_cluster, billing)
     (old,) = provider.wait_until(len, name)
     out_of_reach.lose()
     _, new = provider.wait_until(lambda bills: len(bills) == 2, name)
+    if bank == "killed":
+        processes.kill_bank(os.getpid())
 
     provider.answer(old)
     (end,) = out_of_reach.ends()
