@@ -3,9 +3,13 @@
 A link is found by sender and time: the mail of a seat is its last readable reply that had ended when the reader's call began.
 Of a seat that is a topology it is the last reply inside. What such a seat was handed from outside leaves no sender in the
 journal, so links stop at its border, and chains across it come out too short, never too long.
+What models that take no time said at one instant is put in an order that its senders allow; rounds among peers within one
+instant cannot be told apart.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import orjson
@@ -73,8 +77,7 @@ class Trace(NamedTuple):
 def trace_of(result: RunResult, task: Task | None = None) -> Trace:
     """Read the journal of a run; without its task nothing in it is right or wrong."""
     left = (a for a in result.attempts if a.state in {"settled", "charged_max"})
-    # Ties in time (models that take none) fall back on the seats' own counts, so that nobody reads the future.
-    attempts = tuple(sorted(left, key=lambda a: (a.began_s, a.ended_s, a.step, a.seat, a.sample, a.try_)))
+    attempts = _in_time(sorted(left, key=lambda a: (a.began_s, a.ended_s, a.step, a.seat, a.sample, a.try_)))
     by_seat: dict[str, list[int]] = {}
     inside: dict[str, list[int]] = {}
     replies: list[Reply] = []
@@ -173,6 +176,24 @@ def _around(seat: str) -> list[str]:
     """The seat and the seats it lies in."""
     steps = seat.split("/")
     return ["/".join(steps[: n + 1]) for n in range(len(steps))]
+
+
+def _in_time(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """Put what took no time and happened at one instant into an order in which senders come before their readers."""
+    placed: list[Attempt] = []
+    for (began_s, ended_s), group in groupby(attempts, key=lambda a: (a.began_s, a.ended_s)):
+        waiting = list(group)
+        if began_s == ended_s and len(waiting) > 1:
+            to_come = Counter(seat for a in waiting for seat in _around(a.seat))
+            while waiting:
+                # Where all wait for one another, the seats' own counts decide.
+                ready = [a for a in waiting if not any(to_come[s] for s in a.senders if s != a.seat)] or waiting[:1]
+                placed += ready
+                to_come.subtract(seat for a in ready for seat in _around(a.seat))
+                gone = set(map(id, ready))
+                waiting = [a for a in waiting if id(a) not in gone]
+        placed += waiting
+    return tuple(placed)
 
 
 def _last(places: Sequence[int], replies: Sequence[Reply], attempts: Sequence[Attempt], reader: Attempt) -> int | None:

@@ -124,6 +124,17 @@ def test_a_mail_is_the_last_reply_before_the_call_not_a_later_one() -> None:
     ]
 
 
+def test_what_took_no_time_is_read_in_the_order_of_its_mails() -> None:
+    """Seats come in an order that is neither theirs nor that of their names."""
+    result = run_of(
+        call("a", Verdict("accept", "42"), 1, 1, "b"), call("b", Report("41"), 1, 1, "c"), call("c", Report("41"), 1, 1)
+    )
+    seen = metrics_of(result, PLAIN)
+
+    assert [reply.seat for reply in trace_of(result).replies] == ["c", "b", "a"]
+    assert (seen["critical_calls"], seen["wrong"], seen["born"]) == (3, 2, 1)
+
+
 def test_what_was_never_sent_or_cannot_be_read_is_no_reply() -> None:
     result = run_of(
         call("a", "", 0, 1, state="released"),
