@@ -72,7 +72,7 @@ def test_the_catalogue_of_the_readme_is_read(tmp_path: Path) -> None:
 
 
 def test_every_command_the_readme_names_exists(tmp_path: Path) -> None:
-    named = set(re.findall(r"(?<![./])\bostrom ([a-z]+)", README))
+    named = set(re.findall(r"(?<![./])\bostrom ([a-z]+(?:-[a-z]+)*)", README))
 
     assert named >= {"sweep", "plan", "report", "compare", "ls", "show", "init", "serve", "doctor", "run"}
     for command in named:

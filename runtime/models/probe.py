@@ -117,6 +117,11 @@ async def prove(model: "Unproved", send: Callable[[ChatModel, ChatRequest], Awai
                 model.learn(field)
                 return
     if len(refusals) == len(get_args(LimitField)):
+        for field, refusal in zip(get_args(LimitField), refusals, strict=True):
+            if field in refusal.text:
+                # It read the limit and would not go below what it has to say: refusing keeps the limit, too.
+                model.learn(field)
+                return
         raise refusals[0]  # it is not the field
     raise ConfigError(
         f"model {model.name!r}: its endpoint obeys neither max_tokens nor max_completion_tokens, so no cap can be kept."
