@@ -103,6 +103,7 @@ class Runtime:
                 self._on_host, self._on_bank = cluster.on_host, cluster.on_bank
             batches = 1 if self._address is None else 2
             self._account = self._account._replace(caps=await self._on_bank("open", self._account.caps))
+            self._mode.limit(self._account)
             self.operator = Operator(self._on_bank, self._on_host, self._client)
             for name, ruling in (await self._on_bank("rulings")).items():
                 if ruling == "paused":

@@ -43,6 +43,10 @@ class Live:
         self._stored = stored
         self._nameless = count(1)
 
+    def limit(self, account: Limits) -> None:
+        """Hold runs to these limits of the account: those of the store, where the caller named none."""
+        self._account = account
+
     def spec(self, spec: RunSpec) -> RunSpec:
         """Check a run and give it its content address.
 

@@ -1,5 +1,7 @@
 """Owns how a live run that nobody will take up again is closed: its books follow from its journal alone."""
 
+from collections.abc import Sequence
+
 import orjson
 
 from runtime.bank.ledger import Ledger
@@ -7,6 +9,7 @@ from runtime.bank.live import History, Life
 from runtime.bank.statement import statement
 from runtime.bank.store import Opened
 from runtime.bank.vector import pack
+from runtime.journal import Attempt, in_order
 from runtime.result import RunResult, SpendReport
 
 _SCOPE = "run"
@@ -18,9 +21,7 @@ def cancelled_result(opened: Opened, life: Life) -> RunResult:
     dimensions = tuple(facts["dimensions"])
     ledger = Ledger(dimensions, "arrival")
     ledger.open(_SCOPE, None, tuple(facts["caps"]), epoch=life.epoch)
-    attempts = sorted(
-        History(life.entries, len(dimensions)).restore(ledger, _SCOPE), key=lambda a: (a.step, a.seat, a.sample, a.try_)
-    )
+    attempts = sorted(History(life.entries, len(dimensions)).restore(ledger, _SCOPE), key=in_order)
     for amounts in life.raised:
         ledger.top_up(_SCOPE, pack(amounts))
     return RunResult(
@@ -36,6 +37,20 @@ def cancelled_result(opened: Opened, life: Life) -> RunResult:
         virtual=False,
         deterministic="D2",
         disturbed=False,
-        metrics={},
+        metrics=_metrics(attempts),
         attempts=tuple(attempts),
     )
+
+
+def _metrics(attempts: Sequence[Attempt]) -> dict[str, float]:
+    """What the journal tells. Messages it does not tell; and nobody is there any more whose refusal could count."""
+    lost = [a for a in attempts if a.state == "charged_max"]
+    return {
+        "turns": sum(a.kind == "work" for a in attempts),
+        "refusals": 0,
+        "shrunk": sum(a.max_tokens < a.wanted_tokens for a in attempts),
+        "charged_max_tokens": sum(a.held_tokens for a in lost),
+        "charged_max_pico_usd": sum(a.held_pico_usd for a in lost),
+        "slack_tokens": 0,
+        "slack_pico_usd": 0,
+    }
