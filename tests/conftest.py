@@ -133,6 +133,17 @@ class Driven:
         """`Runtime.run`."""
         return self.call(self.runtime.run, topology, task, **more)
 
+    def mend(self) -> None:
+        """Have hosts that were killed while they had nothing to do replaced now; else the next run would find them dead."""
+        from runtime.errors import HostLost
+
+        async def knock() -> None:
+            for i in range(self.runtime.hosts):
+                with suppress(HostLost):
+                    await self.runtime._on_host(i, "cancel", "nobody")
+
+        self.call(knock)
+
     def map(self, specs: Iterable[Any]) -> list[Any]:
         """All that `Runtime.map` yields."""
         return self.begin(specs).result()
@@ -337,14 +348,16 @@ class Processes:
         """Kill the bank of this driver, as soon as it has one that is alive; returns which it was."""
         return self._kill_any(lambda: self.banks(driver), "bank")
 
-    def kill_host(self, driver: int, among: Callable[[list[int]], int]) -> int:
-        """Kill one of the driver's hosts, as soon as it has any that are alive; returns which it was."""
-        return self._kill_any(lambda: [among(found)] if (found := self.hosts(driver)) else [], "host")
+    def kill_host(self, driver: int, among: Callable[[list[int]], int], unless: Future[Any]) -> int:
+        """The same with one of the driver's hosts. Where work is done that needs hosts, none may come; then returns 0."""
+        return self._kill_any(lambda: [among(found)] if (found := self.hosts(driver)) else [], "host", unless)
 
-    def _kill_any(self, find: Callable[[], list[int]], what: str) -> int:
+    def _kill_any(self, find: Callable[[], list[int]], what: str, unless: Future[Any] | None = None) -> int:
         # A process that somebody else starts gives no sign to us, so we look until it is there.
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
+            if unless is not None and unless.done():
+                return 0
             for pid in find():
                 with suppress(ProcessLookupError):
                     ends = os.pidfd_open(pid)

@@ -60,6 +60,7 @@ def test_the_bill_is_what_the_books_say_however_often_the_bank_is_killed(
     rng, names = random.Random(kills), [f"bank-{kills}-{i:02}" for i in range(RUNS)]
     team = billing.Steady("billed" if kills < 10 else "billed-slow")
     spread(RUNS // 2)
+    ray_cluster.mend()
     running = ray_cluster.begin(
         [ray_cluster.runtime.spec(name, team, billing.question(name), Budget(tokens=CAP), 0) for name in names]
     )

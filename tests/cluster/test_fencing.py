@@ -73,6 +73,7 @@ class OutOfReach:
 
 @pytest.fixture
 def out_of_reach(ray_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[OutOfReach]:
+    ray_cluster.mend()
     with closing(OutOfReach(ray_cluster, monkeypatch)) as found:
         yield found
 
