@@ -84,6 +84,8 @@ class Runtime:
         self.hosts = 1
         self._unnamed = 0
         self._under_way: dict[str, anyio.Event] = {}
+        self._names: dict[str, str] = {}
+        """Run ids under way, each with the address of its run."""
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -238,6 +240,13 @@ class Runtime:
 
     async def _work(self, specs: Sequence[RunSpec], deliver: Deliver) -> None:
         """Take finished specs from the store and run the others; each address once, however many ask for it at a time."""
+        # What a run holds goes by its id, so two at once must not share one.
+        taken = {spec.run_id: spec.address for spec in reversed(specs)} | self._names
+        twice = next(
+            (s.run_id for s in specs if s.address not in self._under_way and taken[s.run_id] != s.address), None
+        )
+        if twice is not None:
+            raise ConfigError(f"run id {twice!r} belongs to another run that is under way; take another one")
         mine: list[RunSpec] = []
         elsewhere: list[RunSpec] = []
         for spec in specs:
@@ -245,6 +254,7 @@ class Runtime:
                 elsewhere.append(spec)
             else:
                 self._under_way[spec.address] = anyio.Event()
+                self._names[spec.run_id] = spec.address
                 mine.append(spec)
         scopes = {spec.scope for spec in mine if spec.scope}
         self.operator.scopes.update(scopes)
@@ -255,11 +265,14 @@ class Runtime:
             await self._shipping.run([spec for spec in mine if spec.address not in done], deliver)
         finally:
             self.operator.scopes.subtract(scopes)
-            for spec in mine:
-                self._under_way.pop(spec.address).set()
-            with anyio.CancelScope(shield=True):
-                await self._on_bank("abandon", [spec.run_id for spec in mine])
-            self.operator.gates.tell_freed()
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._on_bank("abandon", [spec.run_id for spec in mine])
+            finally:
+                for spec in mine:
+                    self._under_way.pop(spec.address).set()
+                    del self._names[spec.run_id]
+                self.operator.gates.tell_freed()
         for spec in elsewhere:
             while spec.address in self._under_way:
                 await self._under_way[spec.address].wait()

@@ -677,6 +677,31 @@ async def test_who_waits_for_room_in_the_account_is_let_in_by_a_top_up_of_it() -
         scope.cancel()
 
 
+async def test_a_run_id_that_is_under_way_is_nobody_else_s() -> None:
+    """What is held goes by run ids: another run of the same id would spend, or give back, what it never held."""
+    async with stage(cap=Budget(tokens=1000)) as here:
+        here.operator.gates.close("r")
+        here.begin("r", chain(), Budget(tokens=1000))
+        await here.waits("r")
+        for topology, budget in ((chain(1), Budget(tokens=1000)), (chain(), Budget(tokens=400))):
+            with pytest.raises(ConfigError, match="run id 'r' belongs to another run that is under way"):
+                await here.runtime.run(topology, QUESTION, budget=budget, run_id="r")
+        specs = [here.runtime.spec("s", Single(model="m"), QUESTION, Budget(tokens=n), 0) for n in (200, 300)]
+
+        async def both() -> None:
+            async for _ in here.runtime.map(specs):
+                pass
+
+        with pytest.raises(ConfigError, match="run id 's' belongs to another run"):
+            await both()
+        assert await here.balance() == (0, 1000)
+        here.operator.gates.open("r")
+        await here.ended("r")
+        assert (here.results["r"].status, await here.balance()) == ("completed", (400, 0))
+        again = await here.runtime.run(chain(), QUESTION, budget=Budget(tokens=1000), run_id="r")
+        assert again == here.results["r"]
+
+
 async def test_an_account_binds_whoever_comes_later_without_naming_it(tmp_path: Path) -> None:
     async with stage(tmp_path, cap=Budget(usd=1)) as here:
         here.begin("r", chain(), Budget(usd="0.50"))
