@@ -17,7 +17,7 @@ from runtime.bank.store import Note
 from runtime.boundary import contained
 from runtime.budget import Budget
 from runtime.control import listening
-from runtime.errors import ConfigError, OrchestrationError
+from runtime.errors import BudgetExceeded, ConfigError, OrchestrationError
 from runtime.host import Host, calls_to
 from runtime.ids import check_name
 from runtime.models.base import ChatModel
@@ -222,13 +222,23 @@ class Runtime:
         await self._client.write([Note(name, body)])
 
     async def enter(self, limits: Limits, blocks: Sequence[Sequence[RunSpec]]) -> int:
-        """Let the next blocks of an experiment's runs in, as many as its cap has room for now; returns how many.
+        """Let the next blocks of an experiment's runs in, as many as its cap has room for; returns how many.
 
-        A block enters iff what was settled under the cap, what is held, and the whole budgets of its own runs fit.
+        A block enters iff what was settled under the cap, what is held, and the whole budgets of its own runs fit. Where the
+        first one would fit if others gave back what they hold, they are waited for: timing may delay it, and not change it.
         """
         asked = [[(spec.run_id, granted_amounts(spec.budget)) for spec in block] for block in blocks]
-        entered: int = await self._on_bank("enter", limits, asked)
-        return entered
+        while True:
+            freed = self.operator.gates.freed
+            entered: int = await self._on_bank("enter", limits, asked)
+            if entered or not asked:
+                return entered
+            first = tuple(map(sum, zip(*(amounts for _, amounts in asked[0]), strict=True)))
+            try:
+                await self._on_bank("check_room", limits.scope, first)
+            except BudgetExceeded:
+                return 0
+            await freed.wait()
 
     async def resume(self, run_id: str) -> None:
         """Let a paused run go on.

@@ -24,11 +24,11 @@ from runtime.bank.client import in_process
 from runtime.bank.grants import ACCOUNT, NO_CAPS, Limits, books_of, granted_amounts
 from runtime.bank.live import Life
 from runtime.bank.service import Bank
-from runtime.bank.store import Opened, Sealed
+from runtime.bank.store import Opened, Sealed, Store
 from runtime.bank.vector import unpack
 from runtime.budget import PICO_USD, TOKENS
 from runtime.control import ask_driver, carry_out
-from runtime.errors import BudgetExceeded, ConfigError, HostLost, OrchestrationError, StaleEpoch
+from runtime.errors import BudgetExceeded, ConfigError, HostLost, OrchestrationError, StaleEpoch, StoreError
 from runtime.host import Host, calls_to
 from runtime.messages import Part, Plan, Report, Verdict
 from runtime.models.base import ChatReply, ChatRequest
@@ -981,6 +981,59 @@ async def test_a_paused_virtual_experiment_sends_no_new_batch(tmp_path: Path) ->
         await until(lambda: len(finished) == 40)
         assert await here.balance() == (0, 0), "nobody was billed"
     assert virtual.served == 40
+
+
+async def test_an_experiment_waits_for_what_others_hold_in_the_account_and_may_give_back(tmp_path: Path) -> None:
+    async with stage(tmp_path, cap=Budget(tokens=1500)) as here:
+        lab = experiment(range(4))
+        sweep = Sweep(lab, lab.plan(here.runtime), here.runtime)
+        await sweep.begin()
+        held, go_on = anyio.Event(), anyio.Event()
+
+        async def hold() -> None:
+            held.set()
+            await go_on.wait()
+
+        here.model.hooks[0] = hold
+        here.begin("alone", Single(model="m"), Budget(tokens=1000))
+        await held.wait()
+        finished: list[RunResult] = []
+
+        async def run() -> None:
+            async for _, result in sweep.run():
+                finished.append(result)
+            finished.append(here.results["alone"])
+
+        here.group.start_soon(run)
+        await anyio.wait_all_tasks_blocked()
+        assert (finished, sweep.not_admitted, here.model.asked) == ([], 0, 1)
+        go_on.set()
+        await until(lambda: len(finished) == 5)
+        assert sweep.not_admitted == 0
+        assert await here.balance() == (500, 0)
+
+
+async def test_a_run_whose_seal_could_not_be_written_is_asked_for_again_at_no_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(tmp_path, cap=Budget(tokens=1500)) as here:
+        commit = Store.commit
+
+        def full(self: Store, ops: Any, *, durable: bool = True) -> None:
+            if any(isinstance(op, Sealed) for op in ops):
+                raise StoreError("disk", "full")
+            commit(self, ops, durable=durable)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "commit", full)
+            here.begin("r", chain(), Budget(tokens=1000))
+            await here.ended("r")
+        assert str(here.errors.pop("r")) == "disk: full"
+        assert await here.balance() == (1000, 0), "nobody knows here what it has spent"
+        here.begin("r", chain(), Budget(tokens=1000))
+        await here.ended("r")
+        assert (here.results["r"].status, here.model.asked) == ("completed", 4)
+        assert await here.balance() == (400, 0)
 
 
 async def test_an_experiment_under_an_account_with_other_limits_is_refused_before_it_spends(tmp_path: Path) -> None:
