@@ -134,11 +134,11 @@ class Grants:
         limited = books["limited"] if ids else NO_CAPS
         kept = tuple(used if limit else 0 for used, limit in zip(books["settled"], limited, strict=True))
         rest = pack(kept)
-        for i, id in enumerate(ids):
+        for id in ids:
             # A topped-up run fills its first grant before the later ones; what none of them covers was billed too much.
             last, hold = id is ids[-1], self.ledger.record(id).amounts
             used = rest if last else lanewise_min(rest, hold, len(BASE_DIMENSIONS))
-            ids[i] = self._charge(id, used)
+            self._charge(id, used)
             rest -= used
         unheld = tuple(used - part for used, part in zip(books["settled"], kept, strict=True))
         if any(unheld):
@@ -171,8 +171,8 @@ class Grants:
         for place in self.ledger.scopes[scope].path:
             taken = unpack(place.settled + (place.held if held else 0), n)
             for dimension, need, cap, used in zip(BASE_DIMENSIONS, amounts, unpack(place.caps, n), taken, strict=True):
-                if need > cap - used or place.frozen:
-                    return BudgetExceeded(place.name, dimension, need, 0 if place.frozen else max(0, cap - used))
+                if need > cap - used:
+                    return BudgetExceeded(place.name, dimension, need, max(0, cap - used))
         return None
 
     @property
@@ -219,16 +219,15 @@ class Grants:
         self.ledger.withdraw(key)
         return None
 
-    def _charge(self, id: AttemptId, used: Vector) -> AttemptId:
-        """Settle a grant at this figure; returns the try that was settled."""
+    def _charge(self, id: AttemptId, used: Vector) -> None:
+        """Settle a grant at this figure; under the next try, where it was given up and its run ended all the same."""
         record = self.ledger.record(id)
-        if record.state not in {"sent", "charged_max"}:  # given up, and run to its end all the same
+        if record.state not in {"sent", "charged_max"}:
             if record.is_open:
                 self.ledger.release(id)
             id = AttemptId(id.key, id.try_ + 1)
             self.ledger.restore(id, record.path[0].name, record.need, 0, 0, "sent", None, self.epoch)
         self.ledger.settle(id, used)
-        return id
 
     def _restore(self, id: AttemptId, scope: str, amounts: Amounts, state: State, epoch: int | None = None) -> None:
         at = self.epoch if epoch is None else epoch

@@ -199,6 +199,16 @@ async def test_a_run_under_way_is_cancelled_and_topped_up_on_its_host(desk: Desk
     assert desk.bank.result("run") is None, "its host ends it, and its driver seals it"
 
 
+async def test_a_run_that_is_cancelled_just_when_a_pause_ends_its_life_does_not_wait_to_be_resumed(desk: Desk) -> None:
+    """Its host has ended this life of its already, and the news of that is still on its way."""
+    desk.begin("run")
+    desk.operator.homes["run"] = 3
+    await desk.do("pause", "run")
+    await desk.do("cancel", "run")
+    with anyio.fail_after(5):
+        await desk.operator.gates.pass_through("run")
+
+
 @pytest.mark.parametrize("command", ["cancel", "top-up"])
 async def test_a_host_that_is_lost_meanwhile_is_no_failure(desk: Desk, command: str) -> None:
     """The next life of the run reads from the store what was decided."""
