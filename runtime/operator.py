@@ -128,7 +128,10 @@ class Operator:
             raise ConfigError("a deadline cannot be topped up; only tokens, usd, calls and tool calls can")
         async with self._one:
             name = await self._allowed("top-up", name)
-            amounts: Amounts = await self.on_bank("top_up", name, more)
+            serial = len(
+                await self.on_bank("raised", name)
+            )  # so that Ray may repeat the call, and nothing is added twice
+            amounts: Amounts = await self.on_bank("top_up", name, more, serial)
             if name in self.homes:
                 with suppress(HostLost):  # its next life reads the top-up from the store
                     await self.on_host(self.homes[name], "top_up", name, amounts)

@@ -183,14 +183,21 @@ class Bank:
         """The last ruling about each run and experiment that has one."""
         return dict(self._fence.rulings)
 
-    def top_up(self, name: str, more: Budget) -> Amounts:
+    def top_up(self, name: str, more: Budget, serial: int | None = None) -> Amounts:
         """Raise the cap of a scope, or the budget of a live run that is not sealed; returns by what, in its own dimensions.
+
+        Args:
+            serial: how many top-ups it had before, so that one which was made already is not made again.
 
         Raises:
             ConfigError: there is no such scope or run, or it has no limit there that could be raised.
             BudgetExceeded: the scope above has no room for it.
         """
-        amounts, serial = top_up_amounts(self._store, name, more), len(self.raised(name))
+        amounts, raised = top_up_amounts(self._store, name, more), self.raised(name)
+        if serial is None:
+            serial = len(raised)
+        if serial < len(raised):
+            return raised[serial]
         above, scope = amounts[: len(BASE_DIMENSIONS)], self._fence.scopes.get(name)
         if scope is not None and not self._grants.extend(name, serial, above):
             raise self._grants.refusal(scope, above, held=True) or InternalError(f"{name} cannot be topped up")

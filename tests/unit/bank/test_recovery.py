@@ -15,7 +15,7 @@ from runtime.bank.recovery import read_grants
 from runtime.bank.service import Bank
 from runtime.bank.store import Entry, Opened, Sealed
 from runtime.bank.vector import unpack
-from runtime.budget import Budget, Caps
+from runtime.budget import Amounts, Budget, Caps
 from runtime.errors import BudgetExceeded, ConfigError, StaleEpoch, StoreError
 
 LIVE = "experiment:live"
@@ -150,6 +150,12 @@ class BankAndStore(RuleBasedStateMachine):
         runs = [run for run, trial in self.trials.items() if want(trial)]
         return runs[pick % len(runs)] if runs else None
 
+    def top_up(self, name: str, more: Budget) -> Amounts:
+        serial = len(self.bank.raised(name))
+        raised = self.bank.top_up(name, more, serial)
+        assert self.bank.top_up(name, more, serial) == raised
+        return raised
+
     # ---- What happens.
 
     @rule(
@@ -258,11 +264,11 @@ class BankAndStore(RuleBasedStateMachine):
     @rule(name=st.sampled_from([ACCOUNT, LIVE, VIRTUAL]), more=st.integers(0, 15))
     def raise_scope(self, name: str, more: int) -> None:
         if name in self.caps and (name == ACCOUNT or self.bank.knows_scope(name)):
-            assert self.bank.top_up(name, Budget(tokens=more)) == (more, 0, 0, 0)
+            assert self.top_up(name, Budget(tokens=more)) == (more, 0, 0, 0)
             self.caps[name] += more
         else:
             with pytest.raises(ConfigError):
-                self.bank.top_up(name, Budget(tokens=more + 1))
+                self.top_up(name, Budget(tokens=more + 1))
 
     @rule(pick=picks, more=st.integers(1, 15))
     def raise_run(self, pick: int, more: int) -> None:
@@ -271,11 +277,11 @@ class BankAndStore(RuleBasedStateMachine):
             return
         trial = self.trials[run]
         if self.fits(trial.scope, more):
-            self.bank.top_up(run, Budget(tokens=more))
+            self.top_up(run, Budget(tokens=more))
             trial.raised += more
         else:
             with pytest.raises(BudgetExceeded):
-                self.bank.top_up(run, Budget(tokens=more))
+                self.top_up(run, Budget(tokens=more))
 
     @rule()
     def a_new_driver(self) -> None:
@@ -299,7 +305,7 @@ class BankAndStore(RuleBasedStateMachine):
                     (verdict,) = self.bank.write([[Sealed("never", "never", b"{}", books(LIVE, 5))]])
                     assert isinstance(verdict, StoreError)
                 case "top-up" if run is not None:
-                    self.bank.top_up(run, Budget(tokens=1))
+                    self.top_up(run, Budget(tokens=1))
                 case "open":
                     self.bank.open()
                 case _:

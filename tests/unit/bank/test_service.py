@@ -62,6 +62,10 @@ def begin(bank: Bank, run_id: str = "run", budget: int = 50, **more: Any) -> int
     return bank.take(opened(run_id, scope=scope, caps=cap(budget))).epoch
 
 
+def top_up(bank: Bank, name: str, more: Budget) -> Amounts:
+    return bank.top_up(name, more, len(bank.raised(name)))
+
+
 @pytest.fixture
 def bank() -> Iterator[Bank]:
     bank = Bank(None)
@@ -330,11 +334,11 @@ def test_what_a_driver_gave_up_stays_given_up_when_the_books_are_read_again(bank
     enter(bank, ("virtual", 30), scope=LAB, live=False)
     bank.abandon(["never began", "began", "virtual", "unknown"])
     if reads_again:
-        bank.top_up(ACCOUNT, Budget(tokens=5))
+        top_up(bank, ACCOUNT, Budget(tokens=5))
 
     assert (balance(bank), balance(bank, LAB)) == ((30, 0), (0, 0))
     assert enter(bank, ("never began", 30)) == 1
-    bank.top_up(ACCOUNT, Budget(tokens=5))
+    top_up(bank, ACCOUNT, Budget(tokens=5))
     assert balance(bank) == (30, 30), "it is wanted again"
 
 
@@ -475,9 +479,9 @@ def test_a_live_run_of_an_experiment_that_was_not_let_in_is_not_begun(bank: Bank
 def test_a_top_up_lets_more_in(bank: Bank) -> None:
     enter(bank, ("a", 90), scope=LAB, limit=90)
     assert enter(bank, ("b", 20), scope=LAB, limit=90) == 0
-    assert bank.top_up(LAB, Budget(tokens=20)) == tokens(20)
+    assert top_up(bank, LAB, Budget(tokens=20)) == tokens(20)
     assert enter(bank, ("b", 20), scope=LAB, limit=90) == 0, "the account is full, too"
-    bank.top_up(ACCOUNT, Budget(tokens=10))
+    top_up(bank, ACCOUNT, Budget(tokens=10))
     assert enter(bank, ("b", 20), scope=LAB, limit=90) == 1
     assert balance(bank) == (0, 110)
 
@@ -487,12 +491,12 @@ def test_a_run_is_topped_up_out_of_the_scopes_above_it(bank: Bank) -> None:
     begin(bank, "alone", 40)
 
     with pytest.raises(BudgetExceeded) as lab:
-        bank.top_up("run", Budget(tokens=21))
+        top_up(bank, "run", Budget(tokens=21))
     assert lab.value.args == (LAB, "tokens", 21, 20)
     with pytest.raises(BudgetExceeded) as account:
-        bank.top_up("run", Budget(tokens=11))
+        top_up(bank, "run", Budget(tokens=11))
     assert account.value.args == (ACCOUNT, "tokens", 11, 10)
-    assert bank.top_up("run", Budget(tokens=10)) == tokens(10)
+    assert top_up(bank, "run", Budget(tokens=10)) == tokens(10)
     assert bank.take(opened("run", scope=LAB)).raised == [tokens(10)]
     assert (balance(bank, LAB), balance(bank)) == ((0, 60), (0, 100))
     bank.write([[sealed("run", 55, scope=LAB)]])
@@ -503,9 +507,18 @@ def test_a_top_up_counts_in_the_dimensions_of_the_run_by_their_names(bank: Bank)
     enter(bank, ("run", 50))
     bank.take(opened("run", tools=("look", "search")))
 
-    assert bank.top_up("run", Budget(tool_calls={"search": 5})) == (0, 0, 0, 0, 0, 5)
-    assert bank.top_up("run", Budget(tokens=7)) == (7, 0, 0, 0, 0, 0)
+    assert top_up(bank, "run", Budget(tool_calls={"search": 5})) == (0, 0, 0, 0, 0, 5)
+    assert top_up(bank, "run", Budget(tokens=7)) == (7, 0, 0, 0, 0, 0)
     assert bank.raised("run") == [(0, 0, 0, 0, 0, 5), (7, 0, 0, 0, 0, 0)]
+
+
+def test_a_top_up_that_is_repeated_is_made_once(bank: Bank) -> None:
+    begin(bank)
+    for serial in (0, 0, 1, 1, 0):
+        assert bank.top_up("run", Budget(tokens=10), serial) == tokens(10)
+        assert bank.top_up(ACCOUNT, Budget(tokens=5), serial) == tokens(5)
+    assert (bank.raised("run"), bank.raised(ACCOUNT)) == ([tokens(10)] * 2, [tokens(5)] * 2)
+    assert balance(bank) == (0, 70)
 
 
 @pytest.mark.parametrize(
@@ -525,7 +538,7 @@ def test_only_a_limit_that_exists_is_raised(bank: Bank, name: str, more: Budget,
     bank.write([[sealed("done", 5)]])
     begin(bank)
     with pytest.raises(ConfigError, match=words):
-        bank.top_up(name, more)
+        top_up(bank, name, more)
     assert bank._store.top_ups() == []
 
 
@@ -533,15 +546,15 @@ def test_an_account_without_a_cap_has_nothing_to_raise() -> None:
     bank = Bank(None)
     bank.open()
     with pytest.raises(ConfigError, match="account has no such limit"):
-        bank.top_up(ACCOUNT, Budget(tokens=5))
+        top_up(bank, ACCOUNT, Budget(tokens=5))
 
 
 def test_what_cannot_be_counted_is_not_added(bank: Bank) -> None:
     """The sum would not be readable by any later driver."""
     bank._store.commit([ToppedUp(ACCOUNT, 0, tokens((1 << 94) - 200))])
     with pytest.raises(ConfigError, match="cannot be counted"):
-        bank.top_up(ACCOUNT, Budget(tokens=200))
-    assert bank.top_up(ACCOUNT, Budget(tokens=90)) == tokens(90)
+        top_up(bank, ACCOUNT, Budget(tokens=200))
+    assert top_up(bank, ACCOUNT, Budget(tokens=90)) == tokens(90)
 
 
 # ---- Looking.
