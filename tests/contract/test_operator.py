@@ -430,7 +430,8 @@ def killed(tmp_path: Path, where: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("where", "settled", "lost"), [("after-reserve:1", 0, 0), ("after-sent:2", 100, 100), ("after-reply:3", 200, 100)]
+    ("where", "settled", "lost"),
+    [("after-reserve:1", 0, 0), ("after-sent:2", 100, 100), ("after-reply:3", 200, 100), ("after-sent:4", 300, 100)],
 )
 @pytest.mark.parametrize("how", ["a driver", "nobody"])
 async def test_a_run_whose_driver_was_killed_is_cancelled_with_exact_books(
