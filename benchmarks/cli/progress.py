@@ -67,7 +67,9 @@ class SweepProgress:
         self._bar.update(self._task, description="paused" if closed else "running")
         if not self._quiet:
             short = name.removeprefix(EXPERIMENT)
-            self._screen.print(f"{name} is paused; `ostrom resume {short}` lets it go on" if closed else f"{name} goes on")
+            self._screen.print(
+                f"{name} is paused; `ostrom resume {short}` lets it go on" if closed else f"{name} goes on"
+            )
 
     def _fields(self) -> tuple[str, str]:
         finished = sum(left == 0 for left in self._left.values())
