@@ -15,6 +15,7 @@ from benchmarks.engine import Sweep
 from benchmarks.plan import Definition
 from benchmarks.report import Manifest, write_report
 from benchmarks.tables import Arm, cells
+from benchmarks.teams import examples, measures
 from runtime.boundary import contained_sync
 from runtime.driver import Runtime
 from runtime.errors import AgentFailed, ConfigError
@@ -24,7 +25,7 @@ from runtime.ids import address
 class Experiment(Definition):
     """A comparison of teams under matched budgets, to run and to read. For its arguments see `benchmarks.plan.Definition`."""
 
-    _done: tuple[pl.DataFrame, Manifest] | None = None
+    _done: tuple[Sweep, pl.DataFrame, Manifest] | None = None
 
     async def run(self, runtime: Runtime) -> pl.DataFrame:
         """Run every trial that the runtime's store does not hold yet; returns the table of all trials.
@@ -36,23 +37,25 @@ class Experiment(Definition):
         await sweep.begin()
         async for _ in sweep.run():
             pass
-        self._done = sweep.trials(), sweep.manifest(f"Experiment({self.name!r}).run(...)")
-        return self._done[0]
+        trials = sweep.trials()
+        self._done = sweep, trials, sweep.manifest(f"Experiment({self.name!r}).run(...)")
+        return trials
 
     def table(self) -> pl.DataFrame:
         """One row per topology × model × budget × family: success with interval, spend, shares (see `tables.cells`)."""
-        return cells(self._ran()[0])
+        return cells(self._ran()[1])
 
     def compare(self, a: tuple[str, str], b: tuple[str, str]) -> pl.DataFrame:
         """Paired difference of two arms, each a (topology, model) as in the table (see `comparisons.compare`)."""
-        return compare(self._ran()[0], [(Arm(*a), Arm(*b))])
+        return compare(self._ran()[1], [(Arm(*a), Arm(*b))])
 
     def report(self, path: Path | str) -> None:
-        """Write the report as one HTML file."""
-        trials, manifest = self._ran()
-        write_report(Path(path), trials, manifest, drawings_of(self.topologies))
+        """Write the report as one HTML file, the same that `ostrom sweep` writes."""
+        sweep, trials, manifest = self._ran()
+        drawings = drawings_of(self.topologies)
+        write_report(Path(path), trials, manifest, drawings, measures(sweep, trials).arms, examples(sweep))
 
-    def _ran(self) -> tuple[pl.DataFrame, Manifest]:
+    def _ran(self) -> tuple[Sweep, pl.DataFrame, Manifest]:
         if self._done is None:
             raise ConfigError(f"experiment {self.name!r} has not run yet: await experiment.run(runtime) first")
         return self._done

@@ -17,12 +17,11 @@ from benchmarks.comparisons import compare as compare_arms
 from benchmarks.drawings import drawings_of
 from benchmarks.engine import Sweep
 from benchmarks.experiment import load_experiment
-from benchmarks.metrics.arms import arm_metrics
 from benchmarks.plan import Definition, Plan
 from benchmarks.report import write_report
-from benchmarks.rows import measured, write_tables
-from benchmarks.sequence import sequence
+from benchmarks.rows import write_tables
 from benchmarks.tables import Arm, cells, rate, signed
+from benchmarks.teams import examples, measures
 from runtime.bank.service import STORE_FILE
 from runtime.budget import usd_text
 from runtime.driver import Runtime
@@ -147,11 +146,11 @@ def _finish(work: Sweep, out: Path, *, quiet: bool, full: bool) -> dict[str, Any
         raise ConfigError("no trial was admitted: the cap is below the budgets of the first task × seed block")
     table = cells(trials)
     manifest = work.manifest(shlex.join(["ostrom", *sys.argv[1:]]))
-    runs, channels = measured((t, r) for t in work.plan.trials if (r := work.results.get(t.spec.address)) is not None)
-    teams = arm_metrics(trials, runs, channels)
-    write_tables(out, trials, work.calls(), table, metrics=runs, channels=channels, teams=teams)
+    did = measures(work, trials)
+    write_tables(out, trials, work.calls(), table, metrics=did.runs, channels=did.channels, teams=did.arms)
     (out / "manifest.json").write_bytes(orjson.dumps(dict(manifest), option=orjson.OPT_INDENT_2))
-    write_report(out / "report.html", trials, manifest, drawings_of(work.experiment.topologies), teams, _examples(work))
+    drawings = drawings_of(work.experiment.topologies)
+    write_report(out / "report.html", trials, manifest, drawings, did.arms, examples(work))
     if not quiet:
         screen = console()
         print_results(screen, trials, work.experiment.match, work.plan.kind, full=full)
@@ -164,17 +163,6 @@ def _finish(work: Sweep, out: Path, *, quiet: bool, full: bool) -> dict[str, Any
         )
         screen.print(Text(told), soft_wrap=True)
     return {**manifest, "resumed": work.resumed, "not_admitted": work.not_admitted}
-
-
-def _examples(work: Sweep) -> dict[str, str]:
-    """A run of each team, drawn: the first trial at the largest budget."""
-    found: dict[str, tuple[int, str]] = {}
-    for trial in work.plan.trials:
-        result = work.results.get(trial.spec.address)
-        team = len(trial.spec.topology.seats()) > 1
-        if result is not None and team and trial.budget_rank > found.get(trial.topology, (-1, ""))[0]:
-            found[trial.topology] = trial.budget_rank, trial.spec.address
-    return {topology: sequence(work.results[address]) for topology, (_, address) in found.items()}
 
 
 @app.command(epilog="Example:  ostrom plan examples/first_sweep.py")
