@@ -13,6 +13,7 @@ from benchmarks.plan import Trial
 from benchmarks.tables import TRIAL_COLUMNS
 from runtime.budget import BASE_DIMENSIONS
 from runtime.journal import Attempt
+from runtime.nesting import wired
 from runtime.result import RunResult
 
 CALL_COLUMNS: dict[str, type[pl.DataType]] = {
@@ -83,7 +84,9 @@ def measured(done: Iterable[tuple[Trial, RunResult]]) -> tuple[pl.DataFrame, pl.
     for trial, result in done:
         address, trace = {"address": trial.spec.address}, trace_of(result, trial.spec.task)
         runs.append({**address, **metrics_of(result, trial.spec.task, trace)})
-        channels += [{**address, **row} for row in channels_of(trace, trial.spec.topology.message_tokens)]
+        levels = wired(trial.spec.topology).level_of
+        lengths = {seat: level.topology.message_tokens for seat, level in levels.items()}
+        channels += [{**address, **row} for row in channels_of(trace, lengths)]
     return metrics_frame(runs), channels_frame(channels)
 
 

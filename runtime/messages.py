@@ -95,8 +95,23 @@ class Bundle:
     """For planners: into how many parts the work is to be cut; 0 leaves it to the planner."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shortened:
+    """A mail as it is delivered, where it was too long for its channel."""
+
+    mail: "Mail"
+    text: str
+    """What stands in the place of what it said."""
+
+    @property
+    def sender(self) -> str:
+        """Whoever sent the mail."""
+        return self.mail.sender
+
+
 Reply = Plan | Report | Verdict | Bid | Vote
 Mail = Plan | Part | Report | Verdict
+Delivered = Mail | Shortened
 Message = Task | Bundle | Part | Plan | Report | Verdict
 
 KINDS: dict[str, type[Reply]] = {"plan": Plan, "report": Report, "verdict": Verdict, "bid": Bid, "vote": Vote}

@@ -19,10 +19,27 @@ MAX_TIMES = 1_000_000
 RUN_SCOPE = "run"
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Where a topology stands in the ones around it. Its length of messages and its pacing hold for its own seats."""
+
+    topology: Topology
+    prefix: str = ""
+    """Of the paths of its seats."""
+    scope: str = RUN_SCOPE
+    """The innermost scope its seats draw on."""
+    depth: int = 1
+    times: int = 1
+    """How often it is asked in a full run."""
+    given: int = 0
+    """The most messages it is handed at once; whoever is asked about nothing else inside reads them."""
+
+
 @dataclass(slots=True)
 class Wiring:
     """A topology with everything in it, flattened."""
 
+    topology: Topology
     agents: dict[str, Agent] = field(default_factory=dict)
     """By full path, in the order of the seats."""
     inner: dict[str, Topology] = field(default_factory=dict)
@@ -37,28 +54,19 @@ class Wiring:
     """By scope, the calls of a full run that draw on it."""
     scopes: dict[str, tuple[str, Budget]] = field(default_factory=dict)
     """Scope of each ceiling, with its parent scope."""
-    scope_of: dict[str, str] = field(default_factory=dict)
-    """Innermost scope of each agent."""
+    level_of: dict[str, Level] = field(default_factory=dict)
+    """By agent, the topology whose seat it has."""
 
     def lies_in(self, seat: str, scope: str) -> bool:
         """Whether an agent draws on a scope, at once or through scopes below it."""
-        at = self.scope_of[seat]
+        at = self.level_of[seat].scope
         while at != scope and at in self.scopes:
             at = self.scopes[at][0]
         return at == scope
 
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """Where a topology stands in the ones around it."""
-
-    prefix: str = ""
-    scope: str = RUN_SCOPE
-    depth: int = 1
-    times: int = 1
-    """How often it is asked in a full run."""
-    given: int = 0
-    """The most messages it is handed at once; whoever is asked about nothing else inside reads them."""
+    def around(self, prefix: str) -> Topology:
+        """The topology whose seats have paths with this prefix."""
+        return self.inner[prefix.removesuffix("/")] if prefix else self.topology
 
 
 def wired(topology: Topology) -> Wiring:
@@ -67,8 +75,8 @@ def wired(topology: Topology) -> Wiring:
     Raises:
         ConfigError: no seats, too many of them, nested too deep, or a channel or finishing call of an unknown seat.
     """
-    wiring = Wiring()
-    _add(wiring, topology, _Level())
+    wiring = Wiring(topology)
+    _add(wiring, Level(topology))
     # Only now, because formulas go down to the bottom of what had no checked depth before.
     wiring.asks[RUN_SCOPE] = topology.calls()
     return wiring
@@ -79,7 +87,8 @@ def agents_of(topology: Topology) -> Mapping[str, Agent]:
     return wired(topology).agents
 
 
-def _add(wiring: Wiring, topology: Topology, at: _Level) -> None:
+def _add(wiring: Wiring, at: Level) -> None:
+    topology = at.topology
     seats = topology.seats()
     if not seats:
         raise ConfigError(f"{topology.name}: the topology has no seats")
@@ -100,7 +109,7 @@ def _add(wiring: Wiring, topology: Topology, at: _Level) -> None:
         most = _with(at.given, mails.get(seat, 0))
         if isinstance(member, Agent):
             wiring.agents[path] = member
-            wiring.scope_of[path] = at.scope
+            wiring.level_of[path] = at
             wiring.mails[path] = most
             calls = [FinishCall(path, _with(at.given, call.mails)) for call in finish if call.seat == seat]
             wiring.finish += [(call, at.times) for call in calls]
@@ -114,7 +123,7 @@ def _add(wiring: Wiring, topology: Topology, at: _Level) -> None:
         if member.ceiling is not None:
             below = f"{RUN_SCOPE}/{path}"
             wiring.scopes[below] = (at.scope, member.ceiling)
-        _add(wiring, member, _Level(f"{path}/", below, at.depth + 1, times, most))
+        _add(wiring, Level(member, f"{path}/", below, at.depth + 1, times, most))
         if member.ceiling is not None:
             wiring.asks[below] = times * member.calls()
 

@@ -86,7 +86,7 @@ def prepare(spec: RunSpec, find: Callable[[str], ChatModel]) -> Prepared:
         why = model.cannot(spec.task.prompt) if isinstance(model, SimulatedModel) else None
         if why is not None:
             raise ConfigError(f"task {spec.task.id}: {why}")
-    _check_windows(topology, wiring, models)
+    _check_windows(wiring, models)
     prices = [
         (call.seat, times, _least_call(spec, wiring, call.seat, models, call.mails, dearest=True))
         for call, times in wiring.finish
@@ -98,25 +98,26 @@ def prepare(spec: RunSpec, find: Callable[[str], ChatModel]) -> Prepared:
     for scope, caps in (("run", budget.caps), *ceilings.items()):
         _check_size(spec, wiring, scope, caps, models, floors)
     shares = shares_of(budget, wiring, ceilings, floors)
-    places = {seat: Place(seat, agent, shares[seat], wiring.scope_of[seat]) for seat, agent in seats.items()}
+    places = {seat: Place(seat, agent, shares[seat], wiring.level_of[seat]) for seat, agent in seats.items()}
     for seat, _, price in prices:
         places[seat].floor = price
     virtual = all(m.virtual for m in models.values()) and all(t.virtual for a in seats.values() for t in a.tools)
     return Prepared(spec, models, wiring, places, floors, ceilings, virtual)
 
 
-def _check_windows(topology: Topology, wiring: Wiring, models: Mapping[str, ChatModel]) -> None:
+def _check_windows(wiring: Wiring, models: Mapping[str, ChatModel]) -> None:
     """Refuse a seat whose mail alone does not fit into its window: b messages of m tokens need b m ≤ W.
 
     Source: J. Liu, L. Kong, J. Pei, "Phase Transition for Budgeted Multi-Agent Synergy", 2026 (arXiv:2601.17311).
     """
     for seat, agent in wiring.agents.items():
-        need = wiring.mails[seat] * topology.message_tokens
+        tokens = wiring.level_of[seat].topology.message_tokens
+        need = wiring.mails[seat] * tokens
         for name in agent.model_names():
             if need > (window := models[name].window_tokens):
                 raise ConfigError(
-                    f"{topology.name}: seat {seat!r} may read {wiring.mails[seat]} messages of {topology.message_tokens} "
-                    f"tokens at once, {need:,} in all, and the window of {name} is {window:,}; wire fewer seats to it, "
+                    f"{wiring.topology.name}: seat {seat!r} may read {wiring.mails[seat]} messages of {tokens} tokens at "
+                    f"once, {need:,} in all, and the window of {name} is {window:,}; wire fewer seats to it, "
                     "shorten message_tokens, or give it a model with a wider window"
                 )
 
@@ -164,7 +165,7 @@ def _least_call(
     agent = wiring.agents[seat]
     kind = reply_of(agent.role)
     words, longest = agent.prompt or words_for(agent.role), max(len(seat.encode()) for seat in wiring.agents)
-    said = _widest_prompt(words, spec.task.prompt, mails, spec.topology.message_tokens, longest)
+    said = _widest_prompt(words, spec.task.prompt, mails, wiring.level_of[seat].topology.message_tokens, longest)
     request = ChatRequest(said, LEAST_TOKENS[kind], reply=kind, tools=tuple(tool.spec() for tool in agent.tools))
     prices = [chat_need(models[name], request, LEAST_TOKENS[kind]) for name in agent.model_names()]
     return reduce(partial(lanewise_max if dearest else lanewise_min, n=4), [need.at(need.least) for need in prices])

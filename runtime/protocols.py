@@ -73,12 +73,12 @@ class Topology(Protocol):
 
     @property
     def message_tokens(self) -> int:
-        """Length m of a message: a longer mail is clipped on delivery."""
+        """Length m of a message along its channels: a longer mail is clipped on delivery."""
         ...
 
     @property
     def pacing(self) -> "Pacing":
-        """How the budget becomes effort."""
+        """How the budget becomes effort, in its own seats."""
         ...
 
     @property

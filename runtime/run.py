@@ -162,10 +162,8 @@ class Run:
         return Desk(
             attempts,
             prepared.models,
-            spec.topology.pacing,
             budget.caps,
             budget.dimensions,
-            spec.topology.message_tokens,
             (spec.seed, spec.task.address),
         )
 

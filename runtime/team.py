@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
+from runtime.agents.blocks import clip, clipped
 from runtime.agents.context import Content, content_of
 from runtime.agents.loop import Desk, Place, Turn
 from runtime.boundary import contained
 from runtime.errors import AgentFailed, BudgetExceeded, ConfigError, NoChannel, OrchestrationError, UnknownSeat
-from runtime.messages import Message, Part, Refusal, Report
+from runtime.messages import Delivered, Message, Part, Refusal, Report, Shortened
 from runtime.nesting import Wiring
 from runtime.outcome import text_of
 from runtime.protocols import OUTSIDE, Mailable, Outcome, Topology
@@ -142,8 +143,10 @@ class RunTeam:
     async def _ask_within(self, path: str, topology: Topology, content: Content) -> Report:
         """Let a topology answer for its seat. Refused on the way, it answers with the best it has, if it has anything."""
         # Inside, what the seat was given comes from outside, so that it needs no channel of the inner wiring.
-        part = None if content.part is None else Part(content.part.text, content.part.needs)
-        mails = tuple(replace(mail, sender=OUTSIDE) for mail in content.mails)
+        # It came along a channel of the topology around, so it is cut to that one's length, whatever holds inside.
+        tokens = self._wiring.around(self._prefix).message_tokens
+        part = None if content.part is None else Part(clip(content.part.text, tokens), content.part.needs)
+        mails = tuple(_from_outside(clipped(mail, tokens)) for mail in content.mails)
         given = Content(content.task, part, 0, mails)
         team = RunTeam(content.task, self._wiring, self._places, self._desk, self.tally, f"{path}/", given)
         await handover()  # a user's topology may wait for anything
@@ -159,3 +162,9 @@ class RunTeam:
         if answer is None:
             raise refused or AgentFailed(f"seat {path}", "nothing", f"its topology {topology.name} gave no answer")
         return Report(answer, covers="" if part is None else part.text, sender=path)
+
+
+def _from_outside(mail: Delivered) -> Delivered:
+    if isinstance(mail, Shortened):
+        return Shortened(replace(mail.mail, sender=OUTSIDE), mail.text)
+    return replace(mail, sender=OUTSIDE)

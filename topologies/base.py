@@ -33,9 +33,9 @@ class Topology:
     """
 
     message_tokens: int = 256
-    """Length m of a message; a longer mail is clipped on delivery."""
+    """Length m of a message along its channels; a longer mail is clipped on delivery."""
     pacing: Pacing = EvenPacing()
-    """How the budget becomes effort."""
+    """How the budget becomes effort, in its own seats; a topology in a seat brings a pacing and a length of its own."""
 
     ceiling: Budget | None = None
     """What all of it together may spend where it is a seat of another topology; see `within`."""

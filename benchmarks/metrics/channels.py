@@ -36,12 +36,15 @@ class Fidelity(NamedTuple):
     """Mean of sent · the reader's own answer, both ±1, over readers that answered the same thing: 1 − 2 · flips."""
 
 
-def channels_of(trace: Trace, message_tokens: int) -> list[dict[str, Any]]:
+def channels_of(trace: Trace, lengths: Mapping[str, int]) -> list[dict[str, Any]]:
     """Count, for each pair of roles, what became of the mails of one run.
 
     Columns: mails; whole (delivered unclipped); sent (mails known to be right or wrong); arrived (Σ sent · arrived);
     relayed (of those, read by somebody who answered about the same thing and is known to be right or wrong); kept (Σ sent ·
     reader). What a seat mails to itself is its memory and no channel.
+
+    Args:
+        lengths: by seat, the tokens of a message that it reads, as its topology has them.
     """
     found: dict[tuple[str, str], dict[str, int]] = {}
     for reply in trace.answers:
@@ -50,6 +53,7 @@ def channels_of(trace: Trace, message_tokens: int) -> list[dict[str, Any]]:
                 continue
             counts = found.setdefault((role(mail.seat), role(reply.seat)), dict.fromkeys(list(CHANNEL_COLUMNS)[3:], 0))
             counts["mails"] += 1
+            message_tokens = lengths[reply.seat]
             counts["whole"] += _block(mail.said, message_tokens) == _block(mail.said, _UNCLIPPED)
             if mail.right is None:
                 continue

@@ -8,7 +8,7 @@ The simulated models read prompts only through `read_blocks`.
 import re
 from typing import NamedTuple
 
-from runtime.messages import Mail, Part, Plan, Report, Verdict
+from runtime.messages import Delivered, Part, Plan, Report, Shortened, Verdict
 
 # The body is a line, then lines that are not the closing tag: six times as fast as a lazy `.*?` on a prompt of 2 KB.
 _BLOCK = re.compile(
@@ -51,20 +51,33 @@ def without(text: str, tag: str) -> str:
     return kept + rest if kept or not end else rest.removeprefix("\n")
 
 
-def mail_block(mail: Mail, tokens: int) -> str:
+def mail_block(mail: Delivered, tokens: int) -> str:
     """The block in which one mail appears in its receiver's prompt, its text clipped to `tokens` (four bytes each)."""
+    said = mail.mail if isinstance(mail, Shortened) else mail
+    named = {"from": mail.sender or "task", "kind": type(said).__name__.lower()}
+    if isinstance(said, Report) and said.covers:
+        named["covers"] = clip(said.covers, COVERS_TOKENS)
+    return block("mail", clip(mail_text(mail), tokens), **named)
+
+
+def mail_text(mail: Delivered) -> str:
+    """What a mail says, as it stands in its block."""
     if isinstance(mail, Report):
-        kind, body = "report", f"Answer: {mail.answer}" + (f"\nWork: {mail.work}" if mail.work else "")
-    elif isinstance(mail, Verdict):
-        kind, body = "verdict", f"Answer: {mail.answer}\nDecision: {mail.decision}\nReason: {mail.reason}"
-    elif isinstance(mail, Plan):
-        kind, body = "plan", "\n".join(f"{i}. {part.text}" for i, part in enumerate(mail.parts, 1))
-    else:
-        kind, body = "part", mail.text
-    named = {"from": mail.sender or "task", "kind": kind}
-    if isinstance(mail, Report) and mail.covers:
-        named["covers"] = clip(mail.covers, COVERS_TOKENS)
-    return block("mail", clip(body, tokens), **named)
+        return f"Answer: {mail.answer}" + (f"\nWork: {mail.work}" if mail.work else "")
+    if isinstance(mail, Verdict):
+        return f"Answer: {mail.answer}\nDecision: {mail.decision}\nReason: {mail.reason}"
+    if isinstance(mail, Plan):
+        return "\n".join(f"{i}. {part.text}" for i, part in enumerate(mail.parts, 1))
+    return mail.text
+
+
+def clipped(mail: Delivered, tokens: int) -> Delivered:
+    """The mail, cut where its text is longer than `tokens`."""
+    text = mail_text(mail)
+    cut = clip(text, tokens)
+    if cut == text:
+        return mail
+    return Shortened(mail.mail if isinstance(mail, Shortened) else mail, cut)
 
 
 def clip(text: str, tokens: int) -> str:

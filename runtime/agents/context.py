@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from runtime.agents.blocks import block, mail_block, part_block
-from runtime.messages import Bid, Bundle, Mail, Message, Part
+from runtime.messages import Bid, Bundle, Delivered, Message, Part
 from runtime.models.base import ChatMessage
 from runtime.protocols import OUTSIDE
 from runtime.task import Task
@@ -16,7 +16,7 @@ class Content(NamedTuple):
     task: Task
     part: Part | None
     parts_wanted: int
-    mails: tuple[Mail, ...]
+    mails: tuple[Delivered, ...]
 
     @property
     def senders(self) -> tuple[str, ...]:

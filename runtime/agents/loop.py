@@ -18,7 +18,8 @@ from runtime.journal import Key
 from runtime.messages import Bid, Bundle, Plan, Refusal, Reply, Report, Verdict, Vote, parse_reply
 from runtime.messages import Part as Subtask
 from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall
-from runtime.protocols import Award, Mailable, Pacing, PacingView, Router, Work
+from runtime.nesting import Level
+from runtime.protocols import Award, Mailable, PacingView, Router, Topology, Work
 from runtime.trampoline import handover
 from runtime.usage import Price
 
@@ -35,10 +36,8 @@ class Desk:
 
     attempts: Attempts
     models: Mapping[str, ChatModel]
-    pacing: Pacing
     caps: Caps
     dimensions: tuple[str, ...]
-    message_tokens: int
     seed_parts: tuple[object, ...]
 
 
@@ -50,8 +49,8 @@ class Place:
     agent: Agent
     share: Vector
     """One ask's even share of the budget it draws on."""
-    scope: str
-    """The innermost scope it draws on."""
+    level: Level
+    """The topology whose seat it is."""
     floor: Vector = 0
     """What is kept back for one finishing call of this seat; 0 when it has none."""
     steps: int = 0
@@ -79,7 +78,7 @@ class Turn:
         agent = self.place.agent
         award = await self._route()
         words = agent.prompt or words_for(agent.role)
-        said = prompt(words, self.content, message_tokens=self.desk.message_tokens, strategy=award.strategy)
+        said = prompt(words, self.content, message_tokens=self._team.message_tokens, strategy=award.strategy)
         request = await self._request(award.model, said, reply_of(agent.role))
         request, reply = await self._converse(award.model, request)
         try:
@@ -111,7 +110,7 @@ class Turn:
         """Ask models in a role about the work, one after another, so that their order never depends on timing."""
         kind = reply_of(role)
         content = content_of(Bundle((), work.part), work.task)
-        said = prompt(words_for(role), content, message_tokens=self.desk.message_tokens, bids=bids)
+        said = prompt(words_for(role), content, message_tokens=self._team.message_tokens, bids=bids)
         replies: list[Reply | Refusal] = []
         for name in models:
             model = self.desk.models[name]
@@ -158,7 +157,7 @@ class Turn:
         elif arguments is None:
             seen = "error: the arguments are no JSON object"
         else:
-            order = Order(self._next_key(), "tool", tool.name, 0, self.floor, (), self.place.scope)
+            order = Order(self._next_key(), "tool", tool.name, 0, self.floor, (), self.place.level.scope)
             seen = await self.desk.attempts.tool(tool, arguments, order, self.desk.dimensions)
         return ChatMessage("tool", block("tool", seen, name=call.name), tool_call_id=call.id)
 
@@ -173,7 +172,7 @@ class Turn:
             LEAST_TOKENS[request.reply],
             self.floor if work else 0,
             self.content.senders if work else (),
-            self.place.scope,
+            self.place.level.scope,
         )
         seed = seed_of(*self.desk.seed_parts, *key)
         seeded = replace(request, seed=seed)
@@ -206,9 +205,13 @@ class Turn:
                 price.output_pico,
                 model.window_tokens,
             )
-            effort = self.desk.pacing.effort(view)
+            effort = self._team.pacing.effort(view)
         most = max(LEAST_TOKENS[reply], min(effort, model.window_tokens - bound.input_tokens))
         return ChatRequest(said, most, 0, reply, tools)
+
+    @property
+    def _team(self) -> Topology:
+        return self.place.level.topology
 
     def _next_key(self) -> Key:
         self.place.steps += 1

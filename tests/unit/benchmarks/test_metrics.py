@@ -1,5 +1,7 @@
 """What the measures of a run and of an arm promise: figures worked out by hand, bounds, and no hanging on names."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -38,6 +40,10 @@ def run_of(*attempts: Attempt, messages: int = 0) -> RunResult:
         {"messages": messages},
         attempts,
     )
+
+
+def lengths(tokens: int, **others: int) -> Mapping[str, int]:
+    return defaultdict(lambda: tokens, others)
 
 
 def truth(low: int, high: int, off: int = 0) -> str:
@@ -163,13 +169,14 @@ def test_of_a_clipped_mail_what_arrives_is_told() -> None:
     result = run_of(
         call("a", Report("42", "w" * 400), 0, 1), call("b", long, 0, 1), call("c", Report("42"), 1, 2, "a", "b")
     )
-    [row] = channels_of(trace_of(result, PLAIN), 8)[:1]
-    both = channels_frame([{**row, "address": "r"} for row in channels_of(trace_of(result, PLAIN), 8)])
+    [row] = channels_of(trace_of(result, PLAIN), lengths(8))[:1]
+    both = channels_frame([{**row, "address": "r"} for row in channels_of(trace_of(result, PLAIN), lengths(8))])
 
     assert (row["sender"], row["receiver"], row["mails"], row["whole"]) == ("a", "c", 1, 0)
     assert both["arrived"].to_list() == [1, -1], "the number of b is cut short and so another one"
     assert both["kept"].to_list() == [1, 1]
-    assert {row["whole"] for row in channels_of(trace_of(result, PLAIN), 256)} == {1}
+    assert {row["whole"] for row in channels_of(trace_of(result, PLAIN), lengths(256))} == {1}
+    assert channels_of(trace_of(result, PLAIN), lengths(256, c=8)) == channels_of(trace_of(result, PLAIN), lengths(8))
 
 
 def test_nothing_comes_of_nothing() -> None:
@@ -177,7 +184,7 @@ def test_nothing_comes_of_nothing() -> None:
 
     assert set(seen) | {"address"} == set(METRIC_COLUMNS)
     assert (seen["turns"], seen["critical_s"], seen["density"], seen["parallelism"]) == (0, 0.0, None, None)
-    assert channels_of(trace_of(run_of()), 64) == []
+    assert channels_of(trace_of(run_of()), {}) == []
     assert jackknife([], ratio) is None
     assert jackknife([[1.0, 0.0]], ratio) is None
     assert jackknife([[1.0, 2.0]], ratio) == (0.5, None, None, 1)

@@ -3,6 +3,7 @@
 The agents of these journals are drawn, from the mixture of Liu et al. or from the noise of simulated models.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -98,7 +99,9 @@ def test_gamma_of_a_relay_is_found(gamma: float) -> None:
         rows: list[dict[str, object]] = []
         for task, (first, second) in enumerate(zip(sent.tolist(), received.tolist(), strict=True)):
             run = journal([("solver[0]", 0, first, ()), ("solver[1]", 0, second, ("solver[0]",))])
-            rows += [{**row, "address": str(task)} for row in channels_of(trace_of(run, RIGHT), 64)]
+            rows += [
+                {**row, "address": str(task)} for row in channels_of(trace_of(run, RIGHT), defaultdict(lambda: 64))
+            ]
         table = channels_frame(rows).with_columns(cluster=pl.col("address"))
         return fidelity(table).transfer
 

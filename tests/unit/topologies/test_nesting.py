@@ -55,6 +55,14 @@ def run(
     return results[0]
 
 
+def paced(topology: Topology, effort: int) -> None:
+    """Give the topology, and all in it, one effort, so that their calls compete for the budget."""
+    topology.pacing = FixedPacing(effort)
+    for member in topology.seats().values():
+        if isinstance(member, Topology):
+            paced(member, effort)
+
+
 def spent_in(result: RunResult, path: str) -> tuple[int, int, int]:
     """Tokens, pico-dollars and calls below a seat, from the journal and not from the ledger."""
     rows = [a for a in result.attempts if a.seat.startswith(path + "/")]
@@ -126,7 +134,7 @@ budgets = st.builds(
 def test_no_ceiling_is_passed_however_teams_are_nested(
     topology: Topology, budget: Budget, effort: int, seed: int
 ) -> None:
-    topology.pacing = FixedPacing(effort)
+    paced(topology, effort)
     try:
         result = run(topology, budget, Noisy(), times=3, seed=seed)
     except ConfigError:
@@ -189,7 +197,7 @@ def test_what_is_kept_for_a_finish_pays_for_the_part_that_the_team_was_given_too
             return ChatReply(reply_json(wordy(request)), Usage(prompt_tokens(request), request.max_tokens))
 
     outer = Star([Star(3)] * 2, model="m")
-    outer.pacing = FixedPacing(3000)
+    paced(outer, 3000)
     for tokens in range(19_500, 21_000, 50):
         result = run(outer, Budget(tokens=tokens), Wordy())
         done = {a.seat for a in result.attempts if a.state == "settled"}
@@ -245,7 +253,7 @@ def test_inner_ceilings_share_an_outer_one() -> None:
 )
 def test_a_seat_asked_again_goes_on_counting_and_a_seed_decides_all(topology: Topology) -> None:
     topology = topology.with_model("m")
-    topology.pacing = FixedPacing(300)
+    paced(topology, 300)
 
     result = run(topology, Budget(calls=400), Noisy(), times=20, seed=3)
 
@@ -253,6 +261,74 @@ def test_a_seat_asked_again_goes_on_counting_and_a_seed_decides_all(topology: To
     assert len({(a.seat, a.step) for a in result.attempts}) == len(result.attempts)
     tight = run(topology, Budget(calls=topology.calls() * 2 // 3), Noisy(), times=20, seed=3)
     assert tight.metrics["refusals"] > 0
+
+
+# --- what an inner topology says about its own seats
+
+
+class Told(Noisy):
+    """Writes 500 tokens, and notes how long each request may be answered and how long its mails are."""
+
+    def __init__(self) -> None:
+        self.limits: dict[str, set[int]] = {}
+        self.lengths: dict[str, set[int]] = {}
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        words = request.messages[0].content.partition(" ")[0]
+        blocks = read_blocks(request.messages[-1].content)
+        self.limits.setdefault(words, set()).add(request.max_tokens)
+        lengths = {-(-len(b.body.encode()) // 4) for b in blocks if b.tag in ("mail", "part")}
+        self.lengths.setdefault(words, set()).update(lengths)
+        await nap_s(1)
+        reply = says(request)
+        if isinstance(reply, Plan):
+            reply = Plan(tuple(Part("x" * 2000) for _ in reply.parts))
+        else:
+            reply = Report("x" * 2000) if isinstance(reply, Report) else Verdict("accept", "x" * 2000)
+        return ChatReply(reply_json(reply), Usage(prompt_tokens(request), 20))
+
+
+def worded(role: str, word: str) -> Agent:
+    """An agent whose prompt begins with a word to know it by."""
+    return Agent(role, prompt=f"{word} works.")
+
+
+def test_an_inner_topology_paces_its_own_seats_and_no_others() -> None:
+    inner = Star([worded("executor", "inside")], verifier=worded("verifier", "inside"))
+    inner.pacing = FixedPacing(700)
+    outer = Star([inner, worded("executor", "beside")], verifier=worded("verifier", "beside"), model="m")
+    outer.pacing = FixedPacing(900)
+    model = Told()
+
+    run(outer, Budget(calls=50), model)
+
+    assert model.limits["inside"] == {700}
+    assert model.limits["beside"] == {900}
+
+
+@pytest.mark.parametrize(("without", "within"), [(16, 200), (200, 16)])
+def test_a_message_has_the_length_that_the_topology_of_its_channel_gives_it(without: int, within: int) -> None:
+    """What crosses into an inner team came along a channel of the outer one; inside, neither may be longer than within."""
+    inner = Independent([worded("executor", "inside")], combine="best", verifier=worded("verifier", "joins"))
+    inner.message_tokens = within
+    outer = Star([inner, worded("executor", "beside")], verifier=worded("verifier", "beside"), model="m")
+    outer.message_tokens = without
+    model = Told()
+
+    run(outer, Budget(calls=50), model)
+
+    assert model.lengths["beside"] == {without}
+    assert model.lengths["inside"] == {min(without, within)}
+    assert model.lengths["joins"] == {within, min(without, within)}
+
+
+def test_windows_are_held_against_the_length_of_the_seats_own_topology() -> None:
+    inner = Star(4)
+    inner.message_tokens = 300_000
+    outer = Star([inner], model="m")
+
+    with pytest.raises(ConfigError, match=r"executor\[0\]/verifier.* 5 messages of 300,?000 tokens"):
+        run(outer, Budget(calls=50))
 
 
 # --- what is built
