@@ -35,12 +35,6 @@ _KNOCK_S = 10.0
 _ANSWER_S = 30.0
 _ASK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
 _NO_MODULE = re.compile(r"ModuleNotFoundError.*?No module named '([^']+)'")
-_LOCAL_ENVIRONMENT = {
-    # Puts every port of a single-machine cluster on 127.0.0.1, which Ray does on its own only on Windows and macOS.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 class Cluster:
@@ -110,12 +104,13 @@ class Cluster:
         Raises:
             HostLost: the host died on the way. Another one stands in its place, and virtual runs may simply be sent again.
         """
-        host = self._hosts[i]
+        host, name = self._hosts[i], f"host {i}"
         try:
-            return await call(getattr(host, method).remote(*args), f"host {i}")
-        except HostLost:
-            # Several calls may be on their way to it; the first to notice replaces it.
-            if self._hosts[i] is host:
+            return await call(getattr(host, method).remote(*args), name)
+        except HostLost as lost:
+            # What a host that lives says it lost itself, such as the bank, is no reason to kill it. Several calls may be on
+            # their way to one that is lost; the first to notice replaces it.
+            if lost.host == name and self._hosts[i] is host:
                 import ray
 
                 # "Lost" may mean out of reach for now; one that lives on would pay for its runs a second time.
@@ -215,9 +210,9 @@ async def _disconnect(folder: Scratch | None) -> None:
 
 def _connect(address: str, n_hosts: int | None) -> Scratch | None:
     """Start or join; blocks for seconds. Returns the folder of a local cluster."""
-    if address == "local":
-        os.environ.update({name: value for name, value in _LOCAL_ENVIRONMENT.items() if name not in os.environ})
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == "local":
+        _keep_to_loopback()
     import ray
 
     if ray.is_initialized():
@@ -249,6 +244,18 @@ def _connect(address: str, n_hosts: int | None) -> Scratch | None:
             "finds one, needs RAY_AUTH_MODE=token here, too"
         ) from None
     return None
+
+
+def _keep_to_loopback() -> None:
+    """Put every port of a single-machine cluster on 127.0.0.1, behind a token; Ray does the first only on Windows and macOS."""
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    if "ray" not in sys.modules:
+        # Where it was imported before, it asks for a token all the same, and says so.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    from ray._private import ray_constants
+
+    if os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0":
+        ray_constants.ENABLE_RAY_CLUSTER = False  # what it reads from there as it is imported
 
 
 def _check_reachable(address: str) -> None:

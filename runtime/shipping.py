@@ -1,5 +1,6 @@
 """Owns how runs get to their hosts and back: batches of virtual runs, single live runs, and sending again what was lost."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from runtime.result import RunResult
 BATCH = 50
 """Virtual runs a call: a Ray call costs 1 ms of CPU, as much as ten to fifty agent steps."""
 LIVE_AT_ONCE = 64
-"""Live runs in flight per host."""
+"""Live runs in flight per host, of those that were handed in together."""
 MAX_SENDS = 4
 """How often work is sent when its host is lost. Virtual runs give the same results each time; a live run is taken up again
 where its journal ends, and is marked as disturbed."""
@@ -45,7 +46,7 @@ class Shipping:
     account: Limits
     gates: Gates = field(default_factory=Gates)
     homes: dict[str, int] = field(default_factory=dict)
-    """Host of each live run under way."""
+    """Host of each live run under way; a new one goes where the fewest are."""
     door: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def run(self, todo: Sequence[RunSpec], deliver: Deliver) -> None:
@@ -65,12 +66,12 @@ class Shipping:
                 await self.gates.pass_through(job[0].scope)
                 await deliver(await self._seal(job, await _insist(partial(self._send_virtual, host, job))))
 
-        async def feed_live(host: int) -> None:
+        async def feed_live() -> None:
             for spec in lives:
                 try:
                     if not spec.scope:
                         await self._enter_account(spec)
-                    body = await self._live(host, spec)
+                    body = await self._live(spec)
                 except BudgetExceeded as error:
                     refused.append(error)
                 else:
@@ -80,8 +81,8 @@ class Shipping:
             for host in range(self.hosts):
                 for _ in range(self.batches):
                     group.start_soon(feed_batches, host)
-                for _ in range(min(LIVE_AT_ONCE, len(todo) - len(virtual))):
-                    group.start_soon(feed_live, host)
+            for _ in range(min(LIVE_AT_ONCE * self.hosts, len(todo) - len(virtual))):
+                group.start_soon(feed_live)
         if refused:
             raise refused[0]
 
@@ -104,11 +105,12 @@ class Shipping:
         bodies: list[bytes] = await self.on_host(host, "run_virtual", job)
         return bodies
 
-    async def _live(self, host: int, spec: RunSpec) -> bytes:
+    async def _live(self, spec: RunSpec) -> bytes:
         """Run a live run to its end, however often an operator pauses it on the way."""
         while True:
             await self.gates.pass_through(spec.run_id, spec.scope)
-            self.homes[spec.run_id] = host
+            load = Counter(self.homes.values())
+            host = self.homes[spec.run_id] = min(range(self.hosts), key=load.__getitem__)
             try:
                 return await _insist(partial(self._send_live, host, spec))
             except RunHalted as halted:

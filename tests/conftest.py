@@ -378,12 +378,6 @@ def processes() -> Processes:
 
 
 @pytest.fixture
-def spread(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Let no host have more than this many live runs at a time, so that few runs are spread over several hosts."""
-    return partial(monkeypatch.setattr, "runtime.shipping.LIVE_AT_ONCE")
-
-
-@pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Keep figures of this test: printed, and under its name in the JSON file that OSTROM_CHAOS_FIGURES names, if it is set."""
 

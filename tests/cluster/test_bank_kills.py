@@ -53,13 +53,12 @@ def p99(values: Sequence[float]) -> float:
 
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.chaos)])
 def test_the_bill_is_what_the_books_say_however_often_the_bank_is_killed(
-    kills: int, ray_cluster: Any, provider: Any, billing: Any, processes: Any, store: Path, figures: Any, spread: Any
+    kills: int, ray_cluster: Any, provider: Any, billing: Any, processes: Any, store: Path, figures: Any
 ) -> None:
     """Sixteen runs on two hosts spend until their caps are full. Now and then the bank that comes back is killed, too, at
     once, while it opens its store."""
     rng, names = random.Random(kills), [f"bank-{kills}-{i:02}" for i in range(RUNS)]
     team = billing.Steady("billed" if kills < 10 else "billed-slow")
-    spread(RUNS // 2)
     ray_cluster.mend()
     running = ray_cluster.begin(
         [ray_cluster.runtime.spec(name, team, billing.question(name), Budget(tokens=CAP), 0) for name in names]

@@ -154,12 +154,11 @@ def test_the_same_runs_win_under_one_cap_on_any_number_of_hosts(
 @pytest.mark.ray
 @pytest.mark.parametrize(("n", "hosts"), [(1, 2), (2, 2), (8, 4), (32, 1), (32, 2), (32, 4), (200, 4), (1000, 4)])
 def test_live_runs_on_several_hosts_share_one_cap(
-    n: int, hosts: int, on_hosts: Callable[[int], Any], provider: Any, billing: Any, store: Path, spread: Any
+    n: int, hosts: int, on_hosts: Callable[[int], Any], provider: Any, billing: Any, store: Path
 ) -> None:
     """The provider's bill is what the books say of every run, and which runs get in does not hang on who came first."""
     on, prefix = on_hosts(hosts), f"crowd-live-{n}-on-{hosts}"
     provider.make_dear(prefix, least=0.1)
-    spread(max(1, min(32, math.ceil(n * 0.4) // hosts)))
     specs, cap = plan(on, billing.Steady("billed-fast"), prefix, n, billing.HOLD.tokens, billing)
 
     found = sweep(on, f"experiment:{prefix}", specs, cap)

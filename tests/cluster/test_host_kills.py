@@ -29,12 +29,11 @@ def test_no_bill_is_above_the_books_however_often_hosts_are_killed(
     processes: Any,
     store: Path,
     figures: Any,
-    spread: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One of two hosts is killed, or both are, at points drawn from a seed; after the last kill all runs come to their end."""
     monkeypatch.setattr("runtime.shipping.MAX_SENDS", 1_000)  # no run is given up here
-    spread(AT_ONCE)
+    monkeypatch.setattr("runtime.shipping.LIVE_AT_ONCE", AT_ONCE)
     ray_cluster.mend()
     rng, serial, team = random.Random(kills), count(), billing.Steady("billed")
     provider.make_dear(f"hosts-{kills}-dear")

@@ -27,7 +27,9 @@ LIMIT_S = 60
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Keeps Ray from taking 127.0.0.1 for the machine's address in the network, which no test is to listen on."""
 PROGRAM = """
-import json, sys
+import json, os, sys
+if "RAY_FIRST" in os.environ:
+    import ray
 import anyio
 from runtime import Budget, Runtime, Task
 from runtime.models import ScriptedModel
@@ -84,8 +86,11 @@ def listening_to_others(pids: Iterable[int]) -> list[str]:
     return sorted(found[file] for file in open_files if file in found)
 
 
-def test_a_local_cluster_is_private_and_leaves_nothing_behind(folder: Path, processes: Any) -> None:
-    running = start("local", TMPDIR=str(folder))
+@pytest.mark.parametrize("imported", [{}, {"RAY_FIRST": "1"}], ids=["Ray comes with us", "Ray was there before"])
+def test_a_local_cluster_is_private_and_leaves_nothing_behind(
+    imported: dict[str, str], folder: Path, processes: Any
+) -> None:
+    running = start("local", TMPDIR=str(folder), **imported)
     try:
         told = json.loads(running.stdout.readline())  # type: ignore[union-attr]
         family = processes.family_of(running.pid)

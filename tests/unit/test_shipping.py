@@ -1,5 +1,6 @@
 """The way of runs to their hosts and back: what is sent again, what waits, what is sealed; hosts and bank do as they are told."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -168,6 +169,23 @@ async def test_so_many_live_runs_go_at_once_and_no_more() -> None:
     fakes = Fakes(hosts=2)
     await fakes.run(specs(3 * LIVE_AT_ONCE, live=True, scope="experiment:lab"))
     assert fakes.most_inside == 2 * LIVE_AT_ONCE
+
+
+async def test_a_live_run_goes_where_the_fewest_are() -> None:
+    fakes = Fakes(hosts=3)
+    peaks: Counter[int] = Counter()
+
+    def plan(*call: Any) -> Exception | None:
+        for host, runs in Counter(fakes.shipping.homes.values()).items():
+            peaks[host] = max(peaks[host], runs)
+        return None
+
+    fakes.plan = plan
+    async with anyio.create_task_group() as group:
+        for i in range(6):  # handed in one by one, as a user's own tasks do
+            group.start_soon(fakes.shipping.run, specs(i + 1, live=True, scope="experiment:lab")[i:], fakes.deliver)
+    assert sorted(call[0] for call in fakes.made("run_live")) == [0, 0, 1, 1, 2, 2]
+    assert peaks == {0: 2, 1: 2, 2: 2}
 
 
 async def test_a_paused_run_waits_and_is_taken_anew_when_it_is_resumed() -> None:
