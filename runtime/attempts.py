@@ -6,7 +6,7 @@ ledger is never behind the bill: without proof that nothing was sent, the whole 
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, cast, get_args
 
@@ -35,6 +35,7 @@ from runtime.errors import (
 from runtime.ids import address, draw
 from runtime.journal import Attempt, Key, State
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, ToolCall, request_digest
+from runtime.models.prefixes import Prefixes
 from runtime.models.probe import Unproved, prove
 from runtime.models.spec import LimitField
 from runtime.protocols import Journal
@@ -94,6 +95,7 @@ class Attempts:
     epoch: int
     began_s: float
     done: list[Attempt]
+    prefixes: Prefixes = field(default_factory=Prefixes)
 
     async def chat(self, model: ChatModel, request: ChatRequest, order: Order) -> ChatReply:
         """Call a model, with retries inside the budget.
@@ -105,6 +107,7 @@ class Attempts:
         if getattr(model, "unproved", False):
             await prove(cast("Unproved", model), partial(self._probe, order))
         await measure(model, request)
+        request = self.prefixes.told(order.key.seat, model, request)
         need = chat_need(model, request, order.least)
         price = model.price or Price()
 

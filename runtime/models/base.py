@@ -51,6 +51,9 @@ class ChatRequest:
     tools: tuple[ToolSpec, ...] = ()
     logprobs: int = 0
     """How many alternatives to each token of the reply to ask for, with their log-probabilities; 0 asks for none at all."""
+    warm_tokens: int = field(default=0, compare=False)
+    """Prompt tokens that a cache holds from an earlier call of the seat; told to models that simulate a cache, and no part of
+    the work."""
 
 
 class TokenLogprob(NamedTuple):

@@ -19,8 +19,10 @@ _TICKS_PER_S = 2**20
 class SimulatedModel:
     """Works out the right reply with a family's solver, and errs at calibrated rates.
 
-    It knows the request and nothing else, so the same request gets the same reply in any process on any machine. One call
-    costs 35 to 85 µs of CPU, by role and length of the prompt, once the text of its task was read before.
+    It knows the request and nothing else, so the same request gets the same reply in any process on any machine. Prompt tokens
+    that are warm in the seat's cache are told as cached, and cost `Price.cached_pico` where that is declared; reading them
+    takes as long as ever. One call costs 35 to 85 µs of CPU, by role and length of the prompt, once the text of its task was
+    read before.
 
     Args:
         name: the catalogue name. It takes part in the draws: two models under one name err on the same calls.
@@ -36,6 +38,8 @@ class SimulatedModel:
     virtual = True
     shrinkable = True
     naps = True
+    caches = True
+    """Its usage tells the tokens that a prefix cache would hold; see `runtime.models.prefixes`."""
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class SimulatedModel:
             # Four bytes a token, the rule estimate_tokens counts by; a character cut in two is dropped.
             text = text.encode()[: 4 * limit].decode(errors="ignore")
             finish = "length"
-        usage = Usage(read, min(turn.thought_tokens + written, limit))
+        usage = Usage(read, min(turn.thought_tokens + written, limit), min(request.warm_tokens, read))
         await nap_s(self._latency_s(usage))
         return ChatReply(text, usage, finish)
 

@@ -6,9 +6,11 @@ operation comes out right with
     p_op = Φ((a + β·ln(x / x_ref) − √ρ·D) / √(1 − ρ))
 
 where a is the model's skill, x its thinking tokens per operation, x_ref = 32, and D ~ N(0, 1) the difficulty of the
-item. D is derived from the text of the `<task>` block alone, so that every seat, sample and model meets the same D: hard
-items are hard for all. This is the normal ogive of test theory with one common factor; ρ is the correlation of two latent
-attempts. Given the item, operations are independent, and a move of n operations is right with p_opⁿ.
+item. D is derived from the text of the `<task>` block and the model's lineage alone, so that every seat, every sample and
+every model of one lineage meets the same D: items that are hard for one are hard for all of them. This is the normal ogive of
+test theory with one common factor; ρ is the correlation of two latent attempts, √(ρ·ρ') between models that differ in it.
+Models of different lineages draw D apart, and err independently of each other. Given the item, operations are independent,
+and a move of n operations is right with p_opⁿ. The models of the catalogue are of one lineage, as those of the fit were.
 Source: F. M. Lord and M. R. Novick, Statistical Theories of Mental Test Scores, Addison-Wesley, 1968, chapter 16.
 
 **Effort.** β·ln x makes success rise with the logarithm of the thinking tokens, with diminishing return, and thinking stops
@@ -57,7 +59,7 @@ def normal(uniform: float) -> float:
 
 
 class Item(NamedTuple):
-    """What the text of a `<task>` block, and nothing else, decides."""
+    """What the text of a `<task>` block decides, for models of one lineage."""
 
     seed: int
     """Takes part in every draw, so that two items asked with one seed have luck of their own."""
@@ -66,10 +68,10 @@ class Item(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def item(task: str) -> Item:
-    """The item of a task text."""
+def item(task: str, lineage: str = "") -> Item:
+    """The item of a task text, as hard as it is for models of a lineage."""
     seed = seed_of("item", task)
-    return Item(seed, normal(draw(seed, "difficulty")))
+    return Item(seed, normal(draw(seed, "difficulty", lineage) if lineage else draw(seed, "difficulty")))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,9 @@ class Noise:
     effort_gain: float = 0.3
     """β, per unit of the natural logarithm of thinking tokens."""
     correlation_ratio: float = 0.3
-    """ρ of the latent attempts on one item."""
+    """ρ of the latent attempts on one item, within a lineage."""
+    lineage: str = ""
+    """Models of one lineage find the same items hard; models of different ones err independently."""
     most_tokens: int = 160
     """Thinking tokens per operation beyond which the model stops by itself."""
     compliance_ratio: float = 0.5

@@ -91,7 +91,7 @@ class Turn:
     def bid(self) -> Bid:
         """Write a plan whose flaws grow likelier with the model's own chance to fail at the work."""
         ops = self.solver.act(self.task, self.prompt.part, self.prompt.mails).ops
-        fails = 1.0 - self.noise.chance(ops, REFERENCE_TOKENS, item(self.task).difficulty)
+        fails = 1.0 - self._chance(ops, REFERENCE_TOKENS)
         flawed = self.noise.flaw_ratio * fails
         steps = self.solver.steps(self.task, self.prompt.part)
         return Bid(tuple(wrong if self._draw("flaw", i) < flawed else right for i, (right, wrong) in enumerate(steps)))
@@ -115,11 +115,13 @@ class Turn:
         shares = ops + aside
         room = self.request.max_tokens - visible
         self.thought_tokens = self.noise.thinking(room, visible, shares, self.prompt.aim_tokens)
-        chance = self.noise.chance(ops, self.thought_tokens / max(shares, 1), item(self.task).difficulty)
-        return self._draw("right") < chance
+        return self._draw("right") < self._chance(ops, self.thought_tokens / max(shares, 1))
+
+    def _chance(self, ops: int, tokens_per_op: float) -> float:
+        return self.noise.chance(ops, tokens_per_op, item(self.task, self.noise.lineage).difficulty)
 
     def _draw(self, purpose: str, number: int = 0) -> float:
-        # The name keeps two models apart that are asked with one seed: what they share is the item's difficulty alone,
+        # The name keeps two models apart that are asked with one seed: what they share is the item's difficulty at most,
         # otherwise their failures would correlate far above the fitted figure.
         return draw(self.request.seed, item(self.task).seed, self.name, purpose, number)
 

@@ -3,8 +3,9 @@
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from math import pi, sin
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from runtime.agents.blocks import block, mail_block, part_block
 from runtime.errors import BadModelReply, ConfigError, ModelRefused
 from runtime.messages import Part, Plan, Reply, Report, Verdict, Vote, parse_reply
 from runtime.models.base import ChatMessage, ChatReply, ChatRequest, estimate_tokens, prompt_tokens
-from runtime.models.simulated import Noise, SimulatedModel, Solver, large, small
+from runtime.models.simulated import Move, Noise, SimulatedModel, Solver, large, small
 from runtime.models.simulated.noise import REFERENCE_TOKENS, item
 from runtime.task import Task
 from runtime.usage import Price, Usage
@@ -287,6 +288,59 @@ def test_failures_correlate_across_samples_of_an_item_as_fitted() -> None:
     assert abs(phi(rights(apart, tasks, seed=1), rights(apart, tasks, seed=2))) < 0.1
 
 
+@dataclass(frozen=True)
+class OneStep:
+    """A family whose work is a single operation; right is "1"."""
+
+    family: str = "one step"
+
+    def reads(self, task: str) -> bool:
+        return True
+
+    def plan(self, task: str, part: str | None, n: int, slip: float | None = None) -> tuple[Part, ...]:
+        return (Part(task),)
+
+    def act(self, task: str, part: str | None, mails: Sequence[Report], slip: float | None = None) -> Move:
+        return Move("1" if slip is None else "0", "", "", 1, True)
+
+    combine = act
+
+    def judge(self, task: str, mail: Report) -> bool:
+        return mail.answer == "1"
+
+    def steps(self, task: str, part: str | None) -> tuple[tuple[str, str], ...]:
+        return (("good", "bad"),)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.3, 0.7])
+def test_the_planted_correlation_is_found_within_a_lineage_and_none_between_two(rho: float) -> None:
+    tasks = [Task(f"item {i}", answer="1") for i in range(2_000)]
+
+    def tried(name: str, lineage: str) -> list[bool]:
+        # With thinking at the reference and a skill of 0, half of all attempts are right.
+        noise = replace(SURE, skill=0.0, effort_gain=0.0, correlation_ratio=rho, lineage=lineage)
+        of = SimulatedModel(
+            name, [OneStep()], noise, price=None, window_tokens=9_999, tokens_per_s=100, prefill_tokens_per_s=100
+        )
+        return [reply.text.startswith('{"answer":"1"') for reply in replies(of, [request(task) for task in tasks])]
+
+    def latent(left: list[bool], right: list[bool]) -> float:
+        """Correlation of two normal values of which only the signs are seen (W. F. Sheppard, 1898)."""
+        return sin(pi / 2 * phi(left, right))
+
+    first, sister, stranger = tried("a", "left"), tried("b", "left"), tried("c", "right")
+
+    assert sum(first) / 2_000 == pytest.approx(0.5, abs=0.06)
+    assert latent(first, sister) == pytest.approx(rho, abs=0.12)
+    assert latent(first, stranger) == pytest.approx(0, abs=0.12)
+
+
+def test_the_models_of_the_catalogue_are_of_one_lineage() -> None:
+    assert SMALL.noise.lineage == LARGE.noise.lineage == ""
+    assert item("task").difficulty != item("task", "other").difficulty
+    assert item("task").seed == item("task", "other").seed
+
+
 @pytest.mark.parametrize("hardness", [-2.5, 0.0, 0.123, 3.0])
 @pytest.mark.parametrize("tokens", [0.0, 1 / 3, 37.1, 1e4])
 def test_chances_are_multiples_of_a_millionth_or_so(tokens: float, hardness: float) -> None:
@@ -348,6 +402,16 @@ def test_the_bound_holds_and_is_exact_for_the_prompt() -> None:
             assert usage is not None
             assert SMALL.bound(ask) == Usage(usage.input_tokens, max_tokens) == Usage(prompt_tokens(ask), max_tokens)
             assert usage.output_tokens <= max_tokens
+
+
+def test_warm_tokens_are_told_as_cached_and_change_nothing_else() -> None:
+    ask = request(craft.generate(1)[0])
+    cold, warm, whole = replies(SMALL, [ask, replace(ask, warm_tokens=32), replace(ask, warm_tokens=10**6)])
+
+    assert cold.usage is not None
+    assert warm == replace(cold, usage=cold.usage._replace(cached_tokens=32))
+    assert whole.usage is not None
+    assert whole.usage.cached_tokens == prompt_tokens(ask)
 
 
 def test_a_limit_below_the_visible_reply_cuts_it() -> None:
