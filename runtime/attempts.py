@@ -15,7 +15,7 @@ import orjson
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from runtime.agents.tools import Tool, seen_of, units_of, use
-from runtime.bank.admission import Admission, Permit
+from runtime.bank.admission import Admission
 from runtime.bank.book import AttemptId, Held, Need, Settled
 from runtime.bank.vector import Vector, pack, unpack
 from runtime.boundary import encodable
@@ -28,6 +28,7 @@ from runtime.errors import (
     InternalError,
     ModelError,
     ModelRateLimited,
+    ModelUnavailable,
     RunHalted,
     StaleEpoch,
     StoreError,
@@ -35,6 +36,8 @@ from runtime.errors import (
 from runtime.ids import address, draw
 from runtime.journal import Attempt, Key, State
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, ToolCall, request_digest
+from runtime.models.endpoints.endpoint import RETRY_AFTER_MOST_S
+from runtime.models.endpoints.visit import CUT_OFF, Ended, Lent, Visit
 from runtime.models.prefixes import Prefixes
 from runtime.models.probe import Unproved, prove
 from runtime.models.spec import LimitField
@@ -47,8 +50,6 @@ FIRST_PROBE = 1_000
 """Samples from here on are probes, so that no work of a seat is ever taken for one."""
 BACKOFF_S = 0.5
 BACKOFF_MOST_S = 30.0
-RETRY_AFTER_MOST_S = 120.0
-"""An endpoint that asks for more patience than this is asked again all the same: some answer with days."""
 
 
 class Order(NamedTuple):
@@ -56,7 +57,7 @@ class Order(NamedTuple):
 
     key: Key
     kind: str
-    """work, bid, vote, probe or tool."""
+    """work, bid, vote, summary, probe or tool."""
     name: str
     """The catalogue's name of the model, or the tool's; spend is grouped by it."""
     least: int = 0
@@ -91,7 +92,7 @@ class Attempts:
     journal: Journal | None
     """None in virtual runs: they commit once, sealed, at their end."""
     clock: Clock
-    permit_for: Callable[[ChatModel], Permit | None]
+    permit_for: Callable[[ChatModel, Need], Lent | None]
     epoch: int
     began_s: float
     done: list[Attempt]
@@ -104,6 +105,9 @@ class Attempts:
             BudgetExceeded: a try does not fit any more.
             ModelError: refused, failed for good, or out of tries.
         """
+        if order.kind == "summary" and self.journal is not None and self.journal.gone_without(order.key):
+            # Budget may have come since, but what follows is in the journal already, and was asked with a clipped mail.
+            raise ModelUnavailable(order.name, "an earlier life of this run went on without this summary")
         if getattr(model, "unproved", False):
             await prove(cast("Unproved", model), partial(self._probe, order))
         await measure(model, request)
@@ -130,7 +134,9 @@ class Attempts:
         digest = request_digest(request) if self.journal is not None else ""
         for turn in range(MAX_TRIES):
             try:
-                return await self._attempt(order, need, digest, self.permit_for(model), work)
+                place = self.permit_for(model, need)
+                visit = None if place is None else Visit(place, self.clock)
+                return await self._attempt(order, need, digest, visit, work)
             except ModelError as error:
                 if not error.retryable or turn == MAX_TRIES - 1:
                     raise
@@ -168,13 +174,13 @@ class Attempts:
         order: Order,
         need: Need,
         digest: str,
-        permit: Permit | None,
+        visit: Visit | None,
         work: Callable[[int], Awaitable[Done]],
     ) -> ChatReply:
         replayed = None if self.journal is None else self.journal.replay(order.key, digest)
         if replayed is not None:
             return replayed
-        held = await self.admission.admit(order.key, order.scope, need, order.floor, self.epoch, permit)
+        held = await self.admission.admit(order.key, order.scope, need, order.floor, self.epoch, visit)
         try:
             if isinstance(held, Settled):
                 raise InternalError(f"attempt {tuple(order.key)} was settled before")
@@ -191,17 +197,24 @@ class Attempts:
                     await checkpoint_if_cancelled()
                 crash_point("after-sent")
                 state = "charged_max"
+                if visit is not None:
+                    visit.ended = CUT_OFF
                 done = await work(held.units)
+                if visit is not None:
+                    visit.ended = Ended(done.failed, None if done.used is None else done.usage.tokens)
                 crash_point("after-reply")
                 state = "settled" if done.used is not None else "charged_max"
             except ModelError as error:
                 state = "charged_max" if error.billed else "released"
+                if visit is not None:
+                    visit.ended = Ended(error)
                 raise
             except (StaleEpoch, RunHalted, StoreError):
                 refused = state == "released"
                 raise
             finally:
-                row = self._close(held, need, order, state, done, began_s)
+                waited_s = 0.0 if visit is None else visit.waited_s
+                row = self._close(held, need, order, state, done, began_s, waited_s)
                 # What the store never took as sent is not there to be closed; its key may be another host's by now.
                 if self.journal is not None and not refused:
                     # A cancelled run must not lose what it owes: the entry is written whatever happened to the caller.
@@ -210,13 +223,15 @@ class Attempts:
                         why = "" if done.failed is None else done.failed.reason
                         await self.journal.closed(row, done.used, reply, digest, why)
         finally:
-            if permit is not None:
-                permit.release()
+            if visit is not None:
+                visit.release()
         if done.failed is not None:
             raise done.failed
         return done.reply
 
-    def _close(self, held: Held, need: Need, order: Order, state: State, done: Done, began_s: float) -> Attempt:
+    def _close(
+        self, held: Held, need: Need, order: Order, state: State, done: Done, began_s: float, waited_s: float
+    ) -> Attempt:
         id: AttemptId = held.id
         amounts = unpack(held.amounts, 4)
         if state == "released":
@@ -246,6 +261,7 @@ class Attempts:
             done.reply.finish,
             _said(done.reply),
             order.senders,
+            waited_s,
         )
         self.done.append(row)
         return row

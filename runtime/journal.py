@@ -1,6 +1,7 @@
 """Owns the journal's record of one attempt: what was asked, held, used and answered. Metrics are computed from it."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 State = Literal["held", "sent", "settled", "released", "charged_max", "voided"]
 
@@ -22,7 +23,7 @@ class Attempt(NamedTuple):
     sample: int
     try_: int
     kind: str
-    """work, bid, vote or tool."""
+    """work, bid, vote, summary, probe or tool."""
     model: str
     """Model, or tool, that was called."""
     state: State
@@ -47,6 +48,14 @@ class Attempt(NamedTuple):
     """The reply's text; tool calls as JSON."""
     senders: tuple[str, ...]
     """Seats whose mail stood in the prompt, in order."""
+    waited_s: float = 0.0
+    """Seconds it waited for a place at the endpoint before it began. Last and with a default: older rows end without it."""
+
+
+def attempt_of(values: Sequence[Any]) -> Attempt:
+    """Read a row back that was written as JSON."""
+    row = Attempt(*values)
+    return row._replace(senders=tuple(row.senders))
 
 
 def in_order(attempt: Attempt) -> tuple[int, str, int, int]:

@@ -77,6 +77,11 @@ class Topology(Protocol):
         ...
 
     @property
+    def summarise(self) -> bool:
+        """Whether a longer mail is told shorter by its reader's model, at its reader's cost, instead of clipped."""
+        ...
+
+    @property
     def pacing(self) -> "Pacing":
         """How the budget becomes effort, in its own seats."""
         ...
@@ -124,7 +129,7 @@ class PacingView(NamedTuple):
     share_pico: int | None
     """The same in pico-dollars."""
     spent_tokens: int
-    """What routing this ask has cost already."""
+    """What routing this ask, and summaries of its mail, have cost already."""
     spent_pico: int
     input_tokens: int
     """Upper bound of this request's prompt."""
@@ -219,4 +224,8 @@ class Journal(Protocol):
             ConfigError: the request differs from the recorded one, so this is another run.
             BadModelReply: what it got could not be used.
         """
+        ...
+
+    def gone_without(self, key: "Key") -> bool:
+        """Whether an earlier life of this run went on to later attempts of the seat without a reply to this one."""
         ...

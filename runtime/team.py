@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from runtime.agents.blocks import clip, clipped
+from runtime.agents.blocks import clip, mail_text, shortened, too_long
 from runtime.agents.context import Content, content_of
 from runtime.agents.loop import Desk, Place, Turn
 from runtime.boundary import contained
@@ -146,7 +146,7 @@ class RunTeam:
         # It came along a channel of the topology around, so it is cut to that one's length, whatever holds inside.
         tokens = self._wiring.around(self._prefix).message_tokens
         part = None if content.part is None else Part(clip(content.part.text, tokens), content.part.needs)
-        mails = tuple(_from_outside(clipped(mail, tokens)) for mail in content.mails)
+        mails = tuple(_from_outside(mail, tokens) for mail in content.mails)
         given = Content(content.task, part, 0, mails)
         team = RunTeam(content.task, self._wiring, self._places, self._desk, self.tally, f"{path}/", given)
         await handover()  # a user's topology may wait for anything
@@ -164,7 +164,9 @@ class RunTeam:
         return Report(answer, covers="" if part is None else part.text, sender=path)
 
 
-def _from_outside(mail: Delivered) -> Delivered:
+def _from_outside(mail: Delivered, tokens: int) -> Delivered:
+    if too_long(mail, tokens):
+        mail = shortened(mail, clip(mail_text(mail), tokens))
     if isinstance(mail, Shortened):
-        return Shortened(replace(mail.mail, sender=OUTSIDE), mail.text)
+        return replace(mail, mail=replace(mail.mail, sender=OUTSIDE))
     return replace(mail, sender=OUTSIDE)

@@ -34,6 +34,10 @@ class Topology:
 
     message_tokens: int = 256
     """Length m of a message along its channels; a longer mail is clipped on delivery."""
+    summarise: bool = False
+    """Whether a longer mail is told shorter by its reader's model instead of clipped. Each such call is paid by the reader,
+    and counts in no formula here, because how many mails are too long is not known beforehand; what the budget refuses is
+    clipped. What is sent to a seat that is a topology has no one reader, and is always clipped."""
     pacing: Pacing = EvenPacing()
     """How the budget becomes effort, in its own seats; a topology in a seat brings a pacing and a length of its own."""
 

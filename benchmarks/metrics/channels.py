@@ -12,13 +12,13 @@ import polars as pl
 from benchmarks.metrics.jackknife import Estimate, jackknife, ratio
 from benchmarks.metrics.trace import Trace, role
 from benchmarks.statistics import interval
-from runtime.agents.blocks import clip, mail_block, read_blocks
+from runtime.agents.blocks import clip, mail_block, read_blocks, shortened
 from runtime.messages import Plan, Report, Verdict
 from runtime.task import last_number
 
 CHANNEL_COLUMNS: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("address", "sender", "receiver"), pl.String),
-    **dict.fromkeys(("mails", "whole", "sent", "arrived", "relayed", "kept"), pl.Int64),
+    **dict.fromkeys(("mails", "whole", "summarised", "sent", "arrived", "relayed", "kept"), pl.Int64),
 }
 """One row per run and channel between roles; see `channels_of`."""
 _UNCLIPPED = 10**9
@@ -29,9 +29,9 @@ class Fidelity(NamedTuple):
 
     mails: int
     whole: Estimate | None
-    """Share of mails that were delivered unclipped."""
+    """Share of mails that were delivered as they were written, neither clipped nor summarised."""
     gamma: Estimate | None
-    """γ = mean of sent · arrived, both ±1 for right and wrong, arrived 0 where clipping cut the answer off."""
+    """γ = mean of sent · arrived, both ±1 for right and wrong, arrived 0 where clipping or a summary left no answer."""
     transfer: Estimate | None
     """Mean of sent · the reader's own answer, both ±1, over readers that answered the same thing: 1 − 2 · flips."""
 
@@ -39,7 +39,7 @@ class Fidelity(NamedTuple):
 def channels_of(trace: Trace, lengths: Mapping[str, int]) -> list[dict[str, Any]]:
     """Count, for each pair of roles, what became of the mails of one run.
 
-    Columns: mails; whole (delivered unclipped); sent (mails known to be right or wrong); arrived (Σ sent · arrived);
+    Columns: mails; whole (delivered as written); summarised (told shorter by the reader's model); sent (mails known to be right or wrong); arrived (Σ sent · arrived);
     relayed (of those, read by somebody who answered about the same thing and is known to be right or wrong); kept (Σ sent ·
     reader). What a seat mails to itself is its memory and no channel.
 
@@ -48,18 +48,20 @@ def channels_of(trace: Trace, lengths: Mapping[str, int]) -> list[dict[str, Any]
     """
     found: dict[tuple[str, str], dict[str, int]] = {}
     for reply in trace.answers:
-        for mail in (trace.replies[place] for place in reply.read):
+        for place, told in zip(reply.read, reply.told, strict=True):
+            mail = trace.replies[place]
             if isinstance(mail.said, Plan) or mail.seat == reply.seat:
                 continue
             counts = found.setdefault((role(mail.seat), role(reply.seat)), dict.fromkeys(list(CHANNEL_COLUMNS)[3:], 0))
             counts["mails"] += 1
-            message_tokens = lengths[reply.seat]
-            counts["whole"] += _block(mail.said, message_tokens) == _block(mail.said, _UNCLIPPED)
+            counts["summarised"] += told is not None
+            arrived = mail_block(mail.said if told is None else shortened(mail.said, told), lengths[reply.seat])
+            counts["whole"] += arrived == mail_block(mail.said, _UNCLIPPED)
             if mail.right is None:
                 continue
             sign = 1 if mail.right else -1
             counts["sent"] += 1
-            counts["arrived"] += _sent_arrived(mail.said, message_tokens, sign)
+            counts["arrived"] += _sent_arrived(mail.said, arrived, sign)
             if reply.right is not None and reply.units == mail.units and reply.partial == mail.partial:
                 counts["relayed"] += 1
                 counts["kept"] += sign * (1 if reply.right else -1)
@@ -106,14 +108,10 @@ def _signed(share: Estimate | None) -> Estimate | None:
     return Estimate(2 * share.value - 1, 2 * share.low - 1, 2 * share.high - 1, share.clusters)
 
 
-def _block(said: Report | Verdict, tokens: int) -> str:
-    return mail_block(said, tokens)
-
-
-def _sent_arrived(said: Report | Verdict, tokens: int, sign: int) -> int:
-    """Sent · arrived: 1 where the answer stands in the delivered mail as it was sent, 0 where clipping left none."""
-    body = read_blocks(_block(said, tokens))[0].body.removeprefix("Answer: ")
-    if body.startswith(clip(said.answer, _UNCLIPPED)):
+def _sent_arrived(said: Report | Verdict, arrived: str, sign: int) -> int:
+    """Sent · arrived: 1 where the answer stands in the delivered mail as it was sent, 0 where there is none left."""
+    body, answer = read_blocks(arrived)[0].body.removeprefix("Answer: "), clip(said.answer, _UNCLIPPED)
+    if body.startswith(answer) and not body[len(answer) :][:1].isalnum():
         return 1
     seen, meant = last_number(body.partition("\n")[0]), last_number(said.answer)
     if seen is None or meant is None:

@@ -35,6 +35,8 @@ class Reply(NamedTuple):
     said: Plan | Report | Verdict
     read: tuple[int, ...]
     """Earlier replies that stood in its prompt, by place in `Trace.replies`; its seat's own among them where it was mailed."""
+    told: tuple[str | None, ...]
+    """For each of `read`, the summary in its place; None where the reply itself stood in the prompt."""
     partial: bool
     """Whether it may have been asked about less than the whole task."""
     units: int
@@ -80,6 +82,8 @@ def trace_of(result: RunResult, task: Task | None = None) -> Trace:
     attempts = _in_time(sorted(left, key=lambda a: (a.began_s, a.ended_s, a.step, a.seat, a.sample, a.try_)))
     by_seat: dict[str, list[int]] = {}
     inside: dict[str, list[int]] = {}
+    summaries: dict[tuple[str, int], str] = {}
+    """By reader and place of the reply."""
     replies: list[Reply] = []
     before: list[tuple[int, ...]] = []
     for at, attempt in enumerate(attempts):
@@ -89,17 +93,20 @@ def trace_of(result: RunResult, task: Task | None = None) -> Trace:
         own = [i for i in by_seat.get(attempt.seat, ())[-1:] if attempts[i].ended_s <= attempt.began_s]
         before.append(tuple(dict.fromkeys([*own, *(replies[place].at for place in read)])))
         by_seat.setdefault(attempt.seat, []).append(at)
+        if attempt.kind == "summary" and attempt.state == "settled" and attempt.reply.strip():
+            summaries.update({(attempt.seat, place): attempt.reply for place in read})
         said = spoken(attempt)
         if said is not None:
             partial = "/" in attempt.seat or any(isinstance(replies[place].said, Plan) for place in read)
             for seat in _around(attempt.seat):
                 inside.setdefault(seat, []).append(len(replies))
-            replies.append(Reply(attempt.seat, at, said, read, partial, *_scored(said, task, partial=partial)))
+            told = tuple(summaries.get((attempt.seat, place)) for place in read)
+            replies.append(Reply(attempt.seat, at, said, read, told, partial, *_scored(said, task, partial=partial)))
     return Trace(attempts, tuple(before), tuple(replies))
 
 
 def spoken(attempt: Attempt) -> Plan | Report | Verdict | None:
-    """The typed reply of an attempt; None for tool calls, bids, votes and what cannot be read.
+    """The typed reply of an attempt; None for tool calls, bids, votes, summaries and what cannot be read.
 
     The journal does not name the type asked for, so the keys tell: parts, decision or answer. Plain words are a report.
     """

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from runtime.agents.blocks import block, mail_block, part_block
+from runtime.agents.blocks import block, mail_block, mail_text, part_block
+from runtime.agents.roles import summary_words
 from runtime.messages import Bid, Bundle, Delivered, Message, Part
 from runtime.models.base import ChatMessage
 from runtime.protocols import OUTSIDE
@@ -36,6 +37,13 @@ def content_of(message: Message, task: Task) -> Content:
     if isinstance(message, Part):
         return Content(task, message, 0, ())
     return Content(task, None, 0, (message,))
+
+
+def summary_prompt(task: Task, mail: Delivered, tokens: int) -> tuple[ChatMessage, ...]:
+    """The conversation in which a model is asked to tell a mail in so many tokens."""
+    whole = mail_block(mail, len(mail_text(mail).encode()))  # a token is a byte at least
+    blocks = [block("task", task.prompt), block("summary", str(tokens)), whole]
+    return (ChatMessage("system", summary_words()), ChatMessage("user", "\n".join(blocks)))
 
 
 def prompt(

@@ -4,24 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from runtime.agents.agent import Agent
-from runtime.agents.blocks import block
-from runtime.agents.context import Content, content_of, prompt
+from runtime.agents.blocks import block, mail_text, shortened, too_long
+from runtime.agents.context import Content, content_of, prompt, summary_prompt
 from runtime.agents.roles import reply_of, words_for
 from runtime.agents.tools import arguments_of
 from runtime.attempts import Attempts, Order, measure
-from runtime.bank.vector import Vector, unpack
+from runtime.bank.vector import Vector, fits, guards, pack, unpack
 from runtime.boundary import contained
 from runtime.budget import PICO_USD, TOKENS, Caps
 from runtime.errors import BadModelReply, BudgetExceeded, ModelError
 from runtime.ids import seed_of
 from runtime.journal import Key
-from runtime.messages import Bid, Bundle, Plan, Refusal, Reply, Report, Verdict, Vote, parse_reply
+from runtime.messages import Bid, Bundle, Delivered, Plan, Refusal, Reply, Report, Verdict, Vote, parse_reply
 from runtime.messages import Part as Subtask
-from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall
+from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall, prompt_tokens
 from runtime.nesting import Level
-from runtime.protocols import Award, Mailable, PacingView, Router, Topology, Work
+from runtime.protocols import OUTSIDE, Award, Mailable, PacingView, Router, Topology, Work
 from runtime.trampoline import handover
-from runtime.usage import Price
+from runtime.usage import Price, Usage
 
 LEAST_TOKENS = {"plan": 256, "report": 128, "verdict": 128, "bid": 96, "vote": 32}
 """Reply tokens below which a typed reply of the kind would be cut off, so that shrinking stops there."""
@@ -54,9 +54,8 @@ class Place:
     floor: Vector = 0
     """What is kept back for one finishing call of this seat; 0 when it has none."""
     steps: int = 0
-    spent_tokens: int = 0
-    spent_pico: int = 0
-    """What routing the current ask has cost."""
+    spent: Vector = 0
+    """What the current ask has cost before its own call: routing, and summaries of what it reads."""
 
 
 @dataclass(slots=True)
@@ -79,6 +78,9 @@ class Turn:
         award = await self._route()
         words = agent.prompt or words_for(agent.role)
         said = prompt(words, self.content, message_tokens=self._team.message_tokens, strategy=award.strategy)
+        if self._team.summarise:
+            content = await self._fitting(award.model, said)
+            said = prompt(words, content, message_tokens=self._team.message_tokens, strategy=award.strategy)
         request = await self._request(award.model, said, reply_of(agent.role))
         request, reply = await self._converse(award.model, request)
         try:
@@ -86,7 +88,8 @@ class Turn:
         except ValueError as error:
             mend = f"Your reply could not be read: {error}. Reply again with the JSON only."
             more = (ChatMessage("assistant", reply.text), ChatMessage("user", mend))
-            reply = await self._say(award.model, replace(request, messages=request.messages + more), "work")
+            request = replace(request, messages=request.messages + more)
+            reply = await self._say(award.model, request, "work", self.content.senders)
             try:
                 typed = typed_reply(request.reply, reply.text, self.place.seat)
             except ValueError as again:
@@ -130,7 +133,7 @@ class Turn:
 
     async def _route(self) -> Award:
         model = self.place.agent.model
-        self.place.spent_tokens = self.place.spent_pico = 0
+        self.place.spent = 0
         if isinstance(model, str):
             return Award(model)
         assert isinstance(model, Router)
@@ -138,10 +141,57 @@ class Turn:
         await handover()
         return await contained(f"router {model.name}", model.route, work, self)
 
+    async def _fitting(self, model: str, clipped: tuple[ChatMessage, ...]) -> Content:
+        """What the seat was sent, with summaries in the place of what is too long for its channel.
+
+        Args:
+            clipped: the conversation without summaries.
+        """
+        content, tokens = self.content, self._team.message_tokens
+        after = ChatRequest(clipped, LEAST_TOKENS[reply_of(self.place.agent.role)])
+        part = content.part
+        if part is not None and too_long(part, tokens):
+            part = replace(part, text=mail_text(await self._summary(model, part, after)))
+        mails = [await self._summary(model, mail, after) if too_long(mail, tokens) else mail for mail in content.mails]
+        return content._replace(part=part, mails=tuple(mails))
+
+    async def _summary(self, name: str, mail: Delivered, after: ChatRequest) -> Delivered:
+        """The mail as the seat's own model tells it shorter; itself, to be clipped, where that cannot be had.
+
+        It draws on no floor, so that what is kept for a finishing call is never spent on reading for it; and on no more than
+        the seat's even share, so that it costs no other seat its call.
+
+        Args:
+            after: the shortest useful call that comes after it.
+        """
+        tokens, model = self._team.message_tokens, self.desk.models[name]
+        request = ChatRequest(summary_prompt(self.content.task, mail, tokens), tokens)
+        if not self._shares(model, [request] if self.floor else [request, after]):
+            return mail
+        if not model.shrinkable:
+            request = replace(request, max_tokens=model.bound(request).output_tokens)
+        try:
+            reply = await self._say(name, request, "summary", (mail.sender or OUTSIDE,))
+        except (BudgetExceeded, ModelError):
+            return mail
+        return shortened(mail, reply.text) if reply.text.strip() else mail
+
+    def _shares(self, model: ChatModel, requests: Sequence[ChatRequest]) -> bool:
+        """Whether requests lie within the seat's even share of one ask, beside what this ask has cost.
+
+        Counted by the rule of four bytes a token, whatever the model's own bound is: a replay knows no bound of what was not
+        asked, and has to come to the same end.
+        """
+        price, need = model.price or Price(), self.place.spent
+        for request in requests:
+            usage = Usage(prompt_tokens(request), request.max_tokens)
+            need += pack((usage.tokens, price.cost(usage), 1, 0))
+        return fits(need, self.place.share, guards(4))
+
     async def _converse(self, model: str, request: ChatRequest) -> tuple[ChatRequest, ChatReply]:
         """Call the model until it stops calling tools; the request returned is the last one made."""
         for _ in range(MAX_TOOL_TURNS):
-            reply = await self._say(model, request, "work")
+            reply = await self._say(model, request, "work", self.content.senders)
             if not reply.tool_calls:
                 return request, reply
             seen = [await self._observe(call) for call in reply.tool_calls]
@@ -161,25 +211,18 @@ class Turn:
             seen = await self.desk.attempts.tool(tool, arguments, order, self.desk.dimensions)
         return ChatMessage("tool", block("tool", seen, name=call.name), tool_call_id=call.id)
 
-    async def _say(self, name: str, request: ChatRequest, kind: str) -> ChatReply:
+    async def _say(self, name: str, request: ChatRequest, kind: str, senders: tuple[str, ...] = ()) -> ChatReply:
         model = self.desk.models[name]
         key = self._next_key()
         work = kind == "work"
-        order = Order(
-            key,
-            kind,
-            name,
-            LEAST_TOKENS[request.reply],
-            self.floor if work else 0,
-            self.content.senders if work else (),
-            self.place.level.scope,
-        )
+        # A summary is not shrunk: cut off, it would be a clipped mail that cost something.
+        least = LEAST_TOKENS.get(request.reply, request.max_tokens)
+        order = Order(key, kind, name, least, self.floor if work else 0, senders, self.place.level.scope)
         seed = seed_of(*self.desk.seed_parts, *key)
         seeded = replace(request, seed=seed)
         reply = await self.desk.attempts.chat(model, seeded, order)
         if reply.usage is not None and not work:
-            self.place.spent_tokens += reply.usage.tokens
-            self.place.spent_pico += (model.price or Price()).cost(reply.usage)
+            self.place.spent += pack((reply.usage.tokens, (model.price or Price()).cost(reply.usage), 1, 0))
         return reply
 
     async def _request(self, name: str, said: tuple[ChatMessage, ...], reply: str) -> ChatRequest:
@@ -193,13 +236,13 @@ class Turn:
             return ChatRequest(said, bound.output_tokens, 0, reply, tools)
         effort = agent.effort_tokens
         if effort is None:
-            share = unpack(self.place.share + self.floor, 2)
+            share, spent = unpack(self.place.share + self.floor, 2), unpack(self.place.spent, 2)
             price = model.price or Price()
             view = PacingView(
                 None if self.desk.caps[TOKENS] is None else share[TOKENS],
                 None if self.desk.caps[PICO_USD] is None else share[PICO_USD],
-                self.place.spent_tokens,
-                self.place.spent_pico,
+                spent[TOKENS],
+                spent[PICO_USD],
                 bound.input_tokens,
                 price.input_pico,
                 price.output_pico,

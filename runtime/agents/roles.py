@@ -23,8 +23,16 @@ def reply_of(role: str) -> str:
     return _REPLY.get(role, "report")
 
 
-@cache
 def words_for(role: str) -> str:
     """The built-in prompt of a role."""
-    name = role if role in _REPLY else "executor"
+    return _words(role if role in _REPLY else "executor")
+
+
+def summary_words() -> str:
+    """What a model is told that is to shorten a mail. It is no role: whoever reads the mail does it."""
+    return _words("summary")
+
+
+@cache
+def _words(name: str) -> str:
     return (files("runtime.agents") / "prompts" / f"{name}.md").read_text(encoding="utf-8").strip()

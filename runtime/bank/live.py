@@ -17,7 +17,7 @@ from runtime.bank.store import Entry
 from runtime.bank.vector import Vector, pack, unpack
 from runtime.budget import Amounts
 from runtime.errors import BadModelReply, ConfigError, RunHalted, StaleEpoch
-from runtime.journal import Attempt, Key
+from runtime.journal import Attempt, Key, attempt_of
 from runtime.models.base import ChatReply, FinishReason, ToolCall
 from runtime.usage import Usage
 
@@ -61,6 +61,10 @@ class History:
             elif body.get("failed"):
                 self.answered[id.key] = (body["digest"], BadModelReply(body["row"][5], body["failed"]))
 
+    def gone_without(self, key: Key) -> bool:
+        """Whether a later attempt of the seat is known, and no reply to this one; a seat makes one after the other."""
+        return key not in self.answered and any(id.key.seat == key.seat and id.key.step > key.step for id in self._last)
+
     def restore(self, ledger: Ledger, scope: str) -> list[Attempt]:
         """Bring a fresh ledger to where the earlier lives ended, and return their attempts.
 
@@ -77,7 +81,7 @@ class History:
             # Where a ledger knows the run alone, what was held below it counts in the run.
             place = sent["scope"] if sent["scope"] in ledger.scopes else scope
             ledger.restore(id, place, need, pack(tuple(sent["floor"])), units, entry.state, charged)
-            rows.append(_row(body["row"]) if "row" in body else _lost_row(id, sent["order"], need, units, self._n))
+            rows.append(attempt_of(body["row"]) if "row" in body else _lost_row(id, sent["order"], need, units, self._n))
         ledger.expire(scope)
         return rows
 
@@ -146,6 +150,10 @@ class LiveJournal:
             raise reply
         return reply
 
+    def gone_without(self, key: Key) -> bool:
+        """Whether an earlier life of this run went on to later attempts of the seat without a reply to this one."""
+        return self.history.gone_without(key)
+
     def _entry(self, id: AttemptId, state: Any, body: dict[str, Any]) -> Entry:
         name = f"{id.key.step}/{id.key.seat}/{id.key.sample}"
         return Entry(self._run_id, self._epoch, name, id.try_, state, orjson.dumps(body, default=tuple))
@@ -154,10 +162,6 @@ class LiveJournal:
 def _reply(text: str, usage: list[int] | None, finish: FinishReason, tool_calls: list[list[str]]) -> ChatReply:
     calls = tuple(ToolCall(*call) for call in tool_calls)
     return ChatReply(text, None if usage is None else Usage(*usage), finish, calls)
-
-
-def _row(values: list[Any]) -> Attempt:
-    return Attempt._make((*values[:-1], tuple(values[-1])))
 
 
 def _lost_row(id: AttemptId, order: list[Any], need: Need, units: int, n: int) -> Attempt:

@@ -107,6 +107,8 @@ class RecordedModel:
             return f"asked for a {request.reply}, but a recorded system has answers only: it cannot plan, judge or bid"
         said = "\n".join(message.content for message in request.messages if message.role == "user")
         blocks = read_blocks(said)
+        if any(found.tag == "summary" for found in blocks):
+            return "asked to shorten a mail, but a recorded system has answers only"
         if any(found.tag == "part" for found in blocks):
             return "asked for a part of the task, but a recorded system answered the whole of it"
         task = next((found.body for found in blocks if found.tag == "task"), None)

@@ -24,6 +24,8 @@ class Prompt(NamedTuple):
     """Their texts, in the order shown."""
     aim_tokens: int | None
     """Length of reply that the budget note asks for."""
+    shorten: tuple[str, int] | None
+    """The text of the mail that is to be told shorter, and in how many tokens; None where nothing else than that is asked."""
 
 
 def read_prompt(request: ChatRequest) -> Prompt:
@@ -31,9 +33,11 @@ def read_prompt(request: ChatRequest) -> Prompt:
     texts = [message.content for message in request.messages if message.role == "user"]
     single: dict[str, str] = {}
     mails: list[Report] = []
+    text = ""
     bids: list[str] = []
     for found in read_blocks("\n\n".join(texts)):
         if found.tag == "mail":
+            text = found.body
             if found.attributes.get("kind") in {"report", "verdict"}:
                 mails.append(_mail(found))
         elif found.tag == "bid":
@@ -41,6 +45,7 @@ def read_prompt(request: ChatRequest) -> Prompt:
         else:
             single.setdefault(found.tag, found.body)
     wanted = single.get("parts", "").strip()
+    limit = single.get("summary", "")
     aim = _AIM.search(single.get("budget", ""))
     return Prompt(
         single.get("task"),
@@ -49,6 +54,7 @@ def read_prompt(request: ChatRequest) -> Prompt:
         tuple(mails),
         tuple(bids),
         int(aim[1].replace(",", "")) if aim else None,
+        (text, int(limit)) if limit.isdecimal() and len(limit) < 10 else None,
     )
 
 

@@ -2,12 +2,13 @@
 
 Whether work succeeds is one draw against the chance of `noise`; what goes wrong is a second. Verifiers judge every report at
 stated rates. A report they take for wrong is done again by themselves, and so is a gap they notice; a gap they do not notice
-goes into the answer. Bids and votes are written without thinking.
+goes into the answer. Bids and votes are written without thinking, and summaries with a little.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
+from runtime.agents.blocks import clip
 from runtime.errors import BadModelReply
 from runtime.ids import draw
 from runtime.messages import Bid, Plan, Reply, Report, Verdict, Vote, reply_json
@@ -50,6 +51,8 @@ class Turn:
                 return reply_json(self.bid())
             case "vote":
                 return reply_json(self.vote())
+            case "" if self.prompt.shorten is not None:
+                return self.summary(*self.prompt.shorten)
             case "":
                 report = self.report()
                 return f"{report.work}\nAnswer: {report.answer}"
@@ -105,6 +108,23 @@ class Turn:
             noisy = _TOP_SCORE * share + self.noise.score_spread * normal(self._draw("score", number))
             scores.append(min(max(round(noisy), 0), _TOP_SCORE))
         return Vote(tuple(scores))
+
+    def summary(self, text: str, tokens: int) -> str:
+        """Tell a mail shorter: its answer, which is one operation to copy, and of the rest as much as there is room for.
+
+        An answer copied wrongly becomes a plausible one to the same work. What holds no answer is cut.
+        """
+        if not self.prompt.mails:
+            return clip(text, tokens)
+        mail = self.prompt.mails[0]
+        rest = text.removeprefix(f"Answer: {mail.answer}").strip()
+        room = min(tokens, self.request.max_tokens) - estimate_tokens(f"Answer: {mail.answer}\n")
+        self.thought_tokens = max(0, min(REFERENCE_TOKENS, room))
+        answer = mail.answer
+        if self._draw("right") >= self._chance(1, self.thought_tokens):
+            answer = self.solver.act(self.task, mail.covers or None, (), slip=self._draw("slip")).answer
+        left = room - self.thought_tokens
+        return f"Answer: {answer}\n{clip(rest, left)}" if rest and left > 1 else f"Answer: {answer}"
 
     def _believes(self, mail: Report, number: int) -> bool:
         right = self.solver.judge(self.task, mail)

@@ -84,7 +84,7 @@ def test_agents_that_answer_alone_have_a_correlation_and_a_gain(make_trials: Mak
 
 def test_channels_are_told_by_arm_and_role(make_trials: Make) -> None:
     trials, runs, _ = played(make_trials, "Star(4)")
-    counts = (2, 1, 2, 2, 2, 0)
+    counts = (2, 1, 0, 2, 2, 2, 0)
     rows = [dict(zip(CHANNEL_COLUMNS, (address, "a", "b", *counts), strict=True)) for address in trials["address"]]
     [row] = channel_metrics(trials, channels_frame(rows))
     arm = arm_metrics(trials, runs, channels_frame(rows)).row(0, named=True)
