@@ -19,8 +19,9 @@ import orjson
 
 from runtime.bank.client import BankClient
 from runtime.bank.closing import cancelled_result
-from runtime.bank.grants import ACCOUNT, books_of
+from runtime.bank.grants import ACCOUNT
 from runtime.bank.live import Life
+from runtime.bank.statement import books_of
 from runtime.bank.store import Sealed
 from runtime.budget import BASE_DIMENSIONS, Amounts, Budget
 from runtime.errors import ConfigError, HostLost

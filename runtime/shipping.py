@@ -11,8 +11,9 @@ import anyio
 import orjson
 
 from runtime.bank.client import BankClient
-from runtime.bank.grants import ACCOUNT, Limits, books_of, granted_amounts
+from runtime.bank.grants import ACCOUNT, Limits, granted_amounts
 from runtime.bank.live import Life
+from runtime.bank.statement import books_of
 from runtime.bank.store import Opened, Sealed
 from runtime.errors import BudgetExceeded, HostLost, RunHalted
 from runtime.gates import Gates

@@ -151,12 +151,14 @@ def on_ray(sizes: Sizes, ray: bank_live.OnRay) -> dict[str, Row]:
         f"anchor: from the driver, {many} in flight, coalesced": Row(partial(ray.from_driver, 2 * n, many)),
         bare: Row(partial(ray.from_hosts, n, many, bare=True)),
         f"attempt, from 2 hosts, {many} in flight each": Row(
-            partial(ray.from_hosts, n // 2, many, bare=False), bare, 20_000
+            partial(ray.from_hosts, n // 2, many, bare=False), bare, 3_000
         ),
         f"attempt, from 2 hosts, {4 * many} in flight each": Row(
-            partial(ray.from_hosts, n // 2, 4 * many, bare=False), bare, 20_000
+            partial(ray.from_hosts, n // 2, 4 * many, bare=False), bare, 3_000
         ),
-        "virtual run granted and sealed, 10 attempts each": Row(partial(ray.granted, sizes.runs, 10, 50, 4)),
+        "pair of a virtual run, granted and sealed, 10 each": Row(
+            partial(ray.granted, sizes.runs, 10, 50, 4), bare, 20_000
+        ),
     }
 
 

@@ -194,7 +194,8 @@ class OnRay:
         return sample
 
     async def granted(self, runs: int, attempts_a_run: int, group: int, in_flight: int) -> Sample:
-        """Virtual runs of an experiment: granted their budgets in blocks of four, and sealed in groups."""
+        """Virtual runs of an experiment: granted their budgets in blocks of four, and sealed in groups. Counts their attempts,
+        which were reserved and settled before, by the hosts."""
         self._round += 1
         names = [f"g{self._round}-{i}" for i in range(runs)]
         budget = tuple(attempts_a_run * amount for amount in MOST_USED)
@@ -212,7 +213,7 @@ class OnRay:
             async with anyio.create_task_group() as tasks:
                 for _ in range(in_flight):
                     tasks.start_soon(worker)
-        sample.n = runs
+        sample.n = runs * attempts_a_run
         return sample
 
     async def _spec(self, run_id: str, n: int, in_flight: int, bare: bool) -> tuple[RunSpec, Life]:

@@ -9,10 +9,10 @@ import orjson
 
 from benchmarks.speed.timing import Sample, stopwatch
 from runtime.bank.book import Held, Need
-from runtime.bank.grants import Limits, books_of
+from runtime.bank.grants import Limits
 from runtime.bank.ledger import Ledger
 from runtime.bank.service import Bank
-from runtime.bank.statement import statement
+from runtime.bank.statement import books_of, statement
 from runtime.bank.store import Op, Opened, Sealed
 from runtime.bank.vector import Vector, pack
 from runtime.budget import BASE_DIMENSIONS, Amounts

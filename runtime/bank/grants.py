@@ -16,15 +16,13 @@ a limit may be set later.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import orjson
-
 from runtime.bank.book import AttemptId, Held, Need
 from runtime.bank.ledger import Ledger
 from runtime.bank.store import Granted
 from runtime.bank.vector import Vector, lanewise_min, pack, unpack
 from runtime.budget import BASE_DIMENSIONS, Amounts, Budget, Caps
 from runtime.errors import BudgetExceeded, ConfigError
-from runtime.journal import Attempt, Key, State
+from runtime.journal import Key, State
 
 ACCOUNT = "account"
 """Everything that somebody may be billed for, out of one folder."""
@@ -123,7 +121,7 @@ class Grants:
         """Settle a sealed run, whatever this book knew of it: a spend is a fact. Harmless when repeated.
 
         Args:
-            books: of the seal, see `books_of`.
+            books: of the seal, see `statement.books_of`.
             late: the true figure of an attempt that is charged at maximum, if one came already.
         """
         scope = books.get("scope")
@@ -276,23 +274,3 @@ def scope_caps(cap: Budget | None) -> Caps:
             f"cap {cap.describe()!r}: a cap above runs limits tokens, usd, calls or all tool calls together"
         )
     return cap.caps
-
-
-def books_of(scope: str, limits: Amounts, attempts: Iterable[Attempt]) -> bytes:
-    """What a sealed run says to the books above it.
-
-    "settled" is what it spent, without the attempts that are charged at maximum: those are "open", as [key, try, amounts].
-    "limited" says where its own budget has a limit, so that something was held for it above.
-
-    Args:
-        limits: of its budget, by `granted_amounts`.
-    """
-    settled, open_ = (0,) * len(BASE_DIMENSIONS), []
-    for a in attempts:
-        spent = (a.input_tokens + a.output_tokens, a.pico_usd, int(a.kind != "tool"), a.units)
-        if a.state == "charged_max":
-            open_.append([f"{a.step}/{a.seat}/{a.sample}", a.try_, spent])
-        elif a.state == "settled":
-            settled = tuple(x + y for x, y in zip(settled, spent, strict=True))
-    books = {"scope": scope, "settled": settled, "limited": [limit > 0 for limit in limits], "open": open_}
-    return orjson.dumps(books)

@@ -21,9 +21,10 @@ from benchmarks.engine import Sweep
 from benchmarks.experiment import Experiment
 from runtime import Budget, Runtime, Task
 from runtime.bank.client import in_process
-from runtime.bank.grants import ACCOUNT, NO_CAPS, Limits, books_of, granted_amounts
+from runtime.bank.grants import ACCOUNT, NO_CAPS, Limits, granted_amounts
 from runtime.bank.live import Life
 from runtime.bank.service import Bank
+from runtime.bank.statement import books_of
 from runtime.bank.store import Opened, Sealed, Store
 from runtime.bank.vector import unpack
 from runtime.budget import PICO_USD, TOKENS

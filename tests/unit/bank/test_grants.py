@@ -13,11 +13,11 @@ from runtime.bank.grants import (
     NO_CAPS,
     Grants,
     Limits,
-    books_of,
     check_covered,
     granted_amounts,
     scope_caps,
 )
+from runtime.bank.statement import books_of
 from runtime.bank.store import Granted
 from runtime.bank.vector import unpack
 from runtime.budget import Amounts, Budget, Caps
