@@ -39,9 +39,9 @@ class Fidelity(NamedTuple):
 def channels_of(trace: Trace, lengths: Mapping[str, int]) -> list[dict[str, Any]]:
     """Count, for each pair of roles, what became of the mails of one run.
 
-    Columns: mails; whole (delivered as written); summarised (told shorter by the reader's model); sent (mails known to be right or wrong); arrived (Σ sent · arrived);
-    relayed (of those, read by somebody who answered about the same thing and is known to be right or wrong); kept (Σ sent ·
-    reader). What a seat mails to itself is its memory and no channel.
+    Columns: mails; whole (delivered as written); summarised (told shorter by the reader's model); sent (mails known to be
+    right or wrong); arrived (Σ sent · arrived); relayed (of those, read by somebody who answered about the same thing and is
+    known to be right or wrong); kept (Σ sent · reader). What a seat mails to itself is its memory and no channel.
 
     Args:
         lengths: by seat, the tokens of a message that it reads, as its topology has them.
