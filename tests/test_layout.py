@@ -18,7 +18,7 @@ NO_DOCSTRING_UP_TO_LINES = 5
 
 MAY_CATCH_EVERYTHING = ("runtime/host.py", "runtime/boundary.py")
 MAY_IMPORT = {
-    "ray": ("runtime/bank/service.py", "runtime/host.py", "runtime/cluster.py"),
+    "ray": ("runtime/cluster.py", "runtime/joining.py"),
     "openai": ("runtime/models/openai.py",),
 }
 # What counts money or decides takes numbers and gives numbers: it can then be tested on thousands of cases, and replayed.
