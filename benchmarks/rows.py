@@ -21,11 +21,12 @@ CALL_COLUMNS: dict[str, type[pl.DataType]] = {
     **{
         name: pl.String if name in {"seat", "kind", "model", "state", "finish", "reply"} else pl.Int64
         for name in Attempt._fields
-        if name not in {"senders", "began_s", "ended_s"}
+        if name not in {"senders", "began_s", "ended_s", "waited_s"}
     },
     "began_s": pl.Float64,
     "ended_s": pl.Float64,
     "senders": pl.String,
+    "waited_s": pl.Float64,
 }
 
 

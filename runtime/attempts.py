@@ -15,6 +15,7 @@ import orjson
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from runtime.agents.tools import Tool, seen_of, units_of, use
+from runtime.backoff import backoff_s
 from runtime.bank.admission import Admission
 from runtime.bank.book import AttemptId, Held, Need, Settled
 from runtime.bank.vector import Vector, pack, unpack
@@ -27,16 +28,14 @@ from runtime.errors import (
     BadModelReply,
     InternalError,
     ModelError,
-    ModelRateLimited,
     ModelUnavailable,
     RunHalted,
     StaleEpoch,
     StoreError,
 )
-from runtime.ids import address, draw
+from runtime.ids import address
 from runtime.journal import Attempt, Key, State
 from runtime.models.base import ChatModel, ChatReply, ChatRequest, ToolCall, request_digest
-from runtime.models.endpoints.endpoint import RETRY_AFTER_MOST_S
 from runtime.models.endpoints.visit import CUT_OFF, Ended, Lent, Visit
 from runtime.models.prefixes import Prefixes
 from runtime.models.probe import Unproved, prove
@@ -48,8 +47,6 @@ from runtime.usage import Price, Usage
 MAX_TRIES = 4
 FIRST_PROBE = 1_000
 """Samples from here on are probes, so that no work of a seat is ever taken for one."""
-BACKOFF_S = 0.5
-BACKOFF_MOST_S = 30.0
 
 
 class Order(NamedTuple):
@@ -82,6 +79,7 @@ class Done(NamedTuple):
 
 NO_REPLY = ChatReply("", None)
 """In the place of a reply that did not come."""
+NOT_DONE = Done(None, Usage(0, 0), NO_REPLY)
 
 
 @dataclass(slots=True)
@@ -180,6 +178,7 @@ class Attempts:
         replayed = None if self.journal is None else self.journal.replay(order.key, digest)
         if replayed is not None:
             return replayed
+        left, done, why_not = False, NOT_DONE, cast("ModelError | None", None)
         held = await self.admission.admit(order.key, order.scope, need, order.floor, self.epoch, visit)
         try:
             if isinstance(held, Settled):
@@ -188,7 +187,6 @@ class Attempts:
             crash_point("after-reserve")
             self.admission.sent(held.id, self.epoch)
             state: State = "released"  # for as long as nothing has left
-            done = Done(None, Usage(0, 0), NO_REPLY)
             refused = False
             try:
                 if self.journal is not None:
@@ -197,24 +195,21 @@ class Attempts:
                     await checkpoint_if_cancelled()
                 crash_point("after-sent")
                 state = "charged_max"
-                if visit is not None:
-                    visit.ended = CUT_OFF
+                left = True
                 done = await work(held.units)
-                if visit is not None:
-                    visit.ended = Ended(done.failed, None if done.used is None else done.usage.tokens)
                 crash_point("after-reply")
                 state = "settled" if done.used is not None else "charged_max"
             except ModelError as error:
                 state = "charged_max" if error.billed else "released"
-                if visit is not None:
-                    visit.ended = Ended(error)
+                why_not = error
                 raise
             except (StaleEpoch, RunHalted, StoreError):
                 refused = state == "released"
                 raise
             finally:
-                waited_s = 0.0 if visit is None else visit.waited_s
-                row = self._close(held, need, order, state, done, began_s, waited_s)
+                row = self._close(held, need, order, state, done, began_s, 0.0 if visit is None else visit.waited_s)
+                if visit is not None and left:
+                    visit.release(_ended(done, why_not))
                 # What the store never took as sent is not there to be closed; its key may be another host's by now.
                 if self.journal is not None and not refused:
                     # A cancelled run must not lose what it owes: the entry is written whatever happened to the caller.
@@ -267,6 +262,13 @@ class Attempts:
         return row
 
 
+def _ended(done: Done, error: ModelError | None) -> Ended:
+    """What the place at the endpoint is told of a call that was sent."""
+    if error is None and done is NOT_DONE:
+        return CUT_OFF
+    return Ended(error or done.failed, None if done.used is None else done.usage.tokens)
+
+
 def _encodable(reply: ChatReply) -> ChatReply:
     if reply.text.isascii() and not reply.tool_calls:
         return reply
@@ -288,16 +290,6 @@ async def measure(model: ChatModel, request: ChatRequest) -> None:
     count = getattr(model, "measure", None)
     if count is not None:
         await count(request)
-
-
-def backoff_s(error: ModelError, turn: int, seed: int) -> float:
-    """How long to wait before the next try: what the endpoint asked for, otherwise exponential with full jitter.
-
-    Source: M. Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
-    """
-    if isinstance(error, ModelRateLimited) and error.retry_after_s is not None:
-        return min(RETRY_AFTER_MOST_S, max(0.0, error.retry_after_s))
-    return draw(seed, "backoff", turn) * min(BACKOFF_MOST_S, BACKOFF_S * 2.0**turn)
 
 
 def _said(reply: ChatReply) -> str:

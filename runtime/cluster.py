@@ -12,9 +12,10 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing
 from importlib.util import find_spec
+from itertools import count as count_from
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,10 +28,13 @@ from runtime.errors import ConfigError, HostLost, InternalError, OrchestrationEr
 from runtime.host import Host
 from runtime.ids import PACKAGES
 from runtime.models.catalog import Catalog
+from runtime.models.endpoints.sharing import Share, Told
+from runtime.models.governor import Hub
 from runtime.scratch import Scratch
 
 _BANK = "ostrom-bank"
-"""Name of the bank's actor; names are private to the driver's own Ray namespace."""
+_HUB = "ostrom-endpoints"
+"""Names of the actors for the bank and for the endpoints; they are private to the driver's own Ray namespace."""
 _KNOCK_S = 10.0
 _ANSWER_S = 30.0
 _ASK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
@@ -44,12 +48,14 @@ class Cluster:
         make_host: makes a host actor.
         n_hosts: how many of them.
         bank: the actor that holds the store, on the driver's node.
+        hub: the actor that divides endpoints among the hosts; None where there are no endpoints.
     """
 
-    def __init__(self, make_host: Callable[[], Any], n_hosts: int, bank: Any) -> None:
+    def __init__(self, make_host: Callable[[], Any], n_hosts: int, bank: Any, hub: Any = None) -> None:
         self._make_host = make_host
         self._hosts = [make_host() for _ in range(n_hosts)]
         self._bank = bank
+        self._hub = hub  # an actor lives as long as somebody holds on to it
         self._stack = AsyncExitStack()
         self.client = BankClient(self._write)
 
@@ -91,7 +97,14 @@ class Cluster:
         count = n_hosts or max(1, int(ray.cluster_resources().get("CPU", 1)))
         # Ray would restart a host only with arguments that still lie in the object store; we make a new one ourselves.
         make: Any = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(Host)
-        return cls(lambda: make.remote(catalog, _write_to_bank), count, bank)
+        if catalog.has_endpoints:
+            # What it knows is learned again in a minute, so it comes back with nothing.
+            make_hub: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0)(Hub)
+            hub = make_hub.options(scheduling_strategy=here, name=_HUB).remote()
+        else:
+            hub = None
+        names = count_from(0)
+        return cls(lambda: make.remote(catalog, _write_to_bank, f"host-{next(names)}", _ask_hub), count, bank, hub)
 
     @property
     def n_hosts(self) -> int:
@@ -140,14 +153,23 @@ async def _write_to_bank(parts: Parts) -> Verdicts:
     By name: a handle among a host's constructor arguments would keep them in the object store, and a host whose arguments
     are lost there cannot be restarted.
     """
+    verdicts: Verdicts = await call(_actor(_BANK, "the bank").write.remote(parts), "the bank")
+    return verdicts
+
+
+async def _ask_hub(host: str, tells: Mapping[str, Told]) -> dict[str, Share]:
+    """Tell the actor for the endpoints what a host does there, and get its shares."""
+    shares: dict[str, Share] = await call(_actor(_HUB, "the hub").exchange.remote(host, tells), "the hub")
+    return shares
+
+
+def _actor(name: str, what: str) -> Any:
     import ray
 
     try:
-        bank = ray.get_actor(_BANK)
+        return ray.get_actor(name)
     except ValueError:
-        raise HostLost("the bank", "it is not there any more") from None
-    verdicts: Verdicts = await call(bank.write.remote(parts), "the bank")
-    return verdicts
+        raise HostLost(what, "it is not there any more") from None
 
 
 async def call(ref: Any, what: str, *, quiet: bool = False) -> Any:

@@ -7,11 +7,13 @@ whoever calls, on its monotonic clock.
 import gc
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
 from trio.testing import MockClock
 
+from runtime.bank.book import Need
 from runtime.bank.client import BankClient, Parts, Verdicts
 from runtime.bank.live import Life, LiveJournal
 from runtime.bank.store import Note
@@ -19,7 +21,7 @@ from runtime.budget import Amounts
 from runtime.clock import TICK_S, LoopClock, VirtualClock
 from runtime.models.base import ChatModel
 from runtime.models.catalog import Catalog
-from runtime.models.governor import Governor
+from runtime.models.governor import Exchange, Governor
 from runtime.modes import tape_of
 from runtime.preflight import RunSpec, prepare
 from runtime.result import RunResult
@@ -36,14 +38,22 @@ class Host:
     Args:
         catalog: the models, as the driver resolved them.
         write: delivers what live runs write to the bank and returns what became of it when it is committed.
+        name: under which it has its share of the endpoints.
+        share: asks for that share; None: it has all of them to itself.
     """
 
     def __init__(
-        self, catalog: Catalog, write: Callable[[Parts], Awaitable[Verdicts]], *, own_process: bool = True
+        self,
+        catalog: Catalog,
+        write: Callable[[Parts], Awaitable[Verdicts]],
+        name: str = "here",
+        share: Exchange | None = None,
+        *,
+        own_process: bool = True,
     ) -> None:
         self._catalog = catalog
         self._bank = BankClient(write)
-        self._governor = Governor()
+        self._governor = Governor(name, share)
         self._under_way: dict[str, Run] = {}
         if own_process:
             gc.set_threshold(*GC_THRESHOLD)
@@ -74,7 +84,16 @@ class Host:
         tape = tape_of(spec)
         prepared = prepare(spec, self._catalog.get) if tape is None else tape.prepare(self._catalog.get)
         journal = LiveJournal(spec.run_id, self._bank, life, len(spec.budget.dimensions))
-        run = Run(prepared, LoopClock(), journal, self._governor.permit, life.epoch, disturbed=disturbed, tape=tape)
+        run = Run(
+            prepared,
+            LoopClock(),
+            journal,
+            partial(self._governor.permit, spec.run_id),
+            life.epoch,
+            disturbed=disturbed,
+            tape=tape,
+            beside=self._governor.serve,
+        )
         run.earlier.extend(journal.history.restore(run.ledger, SCOPE))
         run.raised.extend(life.raised)
         if tape is not None:
@@ -103,6 +122,10 @@ class Host:
     async def close(self) -> None:
         """Close the connections of the models' clients."""
         await self._catalog.aclose()
+
+
+def _no_place(model: ChatModel, need: Need) -> None:
+    """Virtual models need none."""
 
 
 def calls_to(host: Host) -> Callable[..., Awaitable[Any]]:
@@ -138,7 +161,7 @@ def run_virtual(
             spec = todo.popleft()
             tape = tape_of(spec)
             prepared = prepare(spec, find) if tape is None else tape.prepare(find)
-            run = Run(prepared, clock, None, lambda _: None, 0, tape=tape)
+            run = Run(prepared, clock, None, _no_place, 0, tape=tape)
             if tape is not None:
                 tape.lay_into(run)
             results.append(await run.execute())

@@ -148,8 +148,10 @@ class RecordingAttempts(Attempts):
             ask.at_s = self.clock.now_s() - self.began_s
         return reply
 
-    def _close(self, held: Held, need: Need, order: Order, state: State, done: Done, began_s: float) -> Attempt:
-        row = Attempts._close(self, held, need, order, state, done, began_s)
+    def _close(
+        self, held: Held, need: Need, order: Order, state: State, done: Done, began_s: float, waited_s: float
+    ) -> Attempt:
+        row = Attempts._close(self, held, need, order, state, done, began_s, waited_s)
         reply = None if done.reply is NO_REPLY else done.reply
         self.tape.tries.setdefault(order.key, []).append((row, reply))
         return row

@@ -25,7 +25,7 @@ from runtime.result import RunResult
 from runtime.usage import Price
 
 FORMAT = 1
-_TIMES = ("began_s", "ended_s")
+_TIMES = ("began_s", "ended_s", "waited_s")
 _LEFT_OUT = ("seconds", "virtual", "deterministic", "spend", "attempts")
 
 

@@ -225,7 +225,7 @@ class ReplayedAttempts(Attempts):
             try:
                 await self._until(row.ended_s)
             finally:
-                self._close(held, one.need, order, row.state, done, began_s)
+                self._close(held, one.need, order, row.state, done, began_s, row.waited_s)
 
     async def _until(self, at_s: float) -> None:
         """Nap until a moment of the recorded run, on the grid of virtual time."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import orjson
 
-from runtime.journal import Attempt
+from runtime.journal import Attempt, attempt_of
 from runtime.usage import PICO
 
 if TYPE_CHECKING:
@@ -98,6 +98,16 @@ class RunResult:
         """Whether any limit was passed."""
         return any(self.overspend.values())
 
+    @property
+    def working_s(self) -> float:
+        """Seconds that calls took, summed over all of them."""
+        return sum(a.ended_s - a.began_s for a in self.attempts)
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds that calls waited for a place at their endpoint before they began, summed over all of them."""
+        return sum(a.waited_s for a in self.attempts)
+
     def to_json(self) -> bytes:
         """The sealed form of the run: result, metrics and journal. Sums are left out; they follow from the journal."""
         kept = {name: getattr(self, name) for name in _SEALED}
@@ -108,7 +118,7 @@ class RunResult:
     def from_json(cls, body: bytes) -> "RunResult":
         """Read a sealed run back."""
         kept = orjson.loads(body)
-        attempts = tuple(Attempt._make((*row[:-1], tuple(row[-1]))) for row in kept.pop("attempts"))
+        attempts = tuple(attempt_of(row) for row in kept.pop("attempts"))
         spend = SpendReport.of(attempts, virtual=kept["virtual"])
         return cls(spend=spend, attempts=attempts, **kept)
 

@@ -1,13 +1,15 @@
 """Owns one run from its opened scope to its closed books: ledger, team, deadline, result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 
 from runtime.agents.loop import Desk
 from runtime.attempts import Attempts
-from runtime.bank.admission import Admission, Permit
+from runtime.bank.admission import Admission
+from runtime.bank.book import Need
 from runtime.bank.ledger import Ledger
 from runtime.bank.statement import statement
 from runtime.bank.vector import pack
@@ -18,6 +20,7 @@ from runtime.errors import BudgetExceeded, OrchestrationError, RunHalted
 from runtime.journal import Attempt, in_order
 from runtime.messages import Refusal
 from runtime.models.base import ChatModel
+from runtime.models.endpoints.visit import Lent
 from runtime.nesting import RUN_SCOPE
 from runtime.outcome import text_of
 from runtime.preflight import Prepared
@@ -44,7 +47,7 @@ class Run:
     prepared: Prepared
     clock: Clock
     journal: Journal | None
-    permit_for: Callable[[ChatModel], Permit | None]
+    permit_for: Callable[[ChatModel, Need], Lent | None]
     epoch: int
     """This host's, for live runs; virtual ones have one host only, and 0."""
     earlier: list[Attempt] = field(default_factory=list)
@@ -53,6 +56,8 @@ class Run:
     """Top-ups that came in earlier lives."""
     tape: Tape | None = None
     """What the run is recorded on, or played back from."""
+    beside: Callable[[], Coroutine[Any, Any, None]] | None = None
+    """What has to go on for as long as the run does, such as the exchange about its places."""
     ledger: Ledger = field(init=False)
     disturbed: bool = False
     desk: Desk = field(init=False)
@@ -88,6 +93,8 @@ class Run:
             admission.on_first_stir = lambda: group.start_soon(admission.decide_at_quiescence)
             if self.tape is not None:
                 group.start_soon(self.tape.watch, self.cancel)
+            if self.beside is not None:
+                group.start_soon(self.beside)
             with self._stop:
                 await self._solve(team, ending, lived_s)
             group.cancel_scope.cancel()

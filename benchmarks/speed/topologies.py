@@ -150,7 +150,7 @@ async def _all(made: Sequence[Topology], gate: Gate, *, opened: bool) -> None:
 
     async def one(i: int, topology: Topology) -> None:
         spec = RunSpec(f"run-{i}", topology, Task("How many of the suppliers deliver on time?"), budget, i)
-        run = Run(prepare(spec, {"m": gate}.__getitem__), LoopClock(), None, lambda model: None, 0)
+        run = Run(prepare(spec, {"m": gate}.__getitem__), LoopClock(), None, lambda *_: None, 0)
         result = await run.execute()
         assert result.status == "completed", result.reason
 

@@ -81,7 +81,8 @@ class History:
             # Where a ledger knows the run alone, what was held below it counts in the run.
             place = sent["scope"] if sent["scope"] in ledger.scopes else scope
             ledger.restore(id, place, need, pack(tuple(sent["floor"])), units, entry.state, charged)
-            rows.append(attempt_of(body["row"]) if "row" in body else _lost_row(id, sent["order"], need, units, self._n))
+            lost = "row" not in body
+            rows.append(_lost_row(id, sent["order"], need, units, self._n) if lost else attempt_of(body["row"]))
         ledger.expire(scope)
         return rows
 

@@ -81,6 +81,12 @@ class Catalog:
             self._built.setdefault(name, self._build(name))
         return self._built[name]
 
+    @property
+    def has_endpoints(self) -> bool:
+        """Whether any of its models is not virtual, or could be."""
+        mine = (entry for entry in self._entries.values() if entry is not None)
+        return bool(self._base_url) or any(isinstance(m, ModelSpec) or not m.virtual for m in mine)
+
     def missing_key(self, name: str) -> str | None:
         """Name the environment variable this model's key is missing from, in this process; None if all is well.
 

@@ -59,7 +59,6 @@ class OpenAIModel:
         self.name = name
         self.spec = spec
         self.price = spec.price
-        self.max_parallel = spec.max_parallel
         self.settings = [spec.model, spec.fixed_usage]
         """What decides its replies beside the price, for content addresses; the endpoint itself may move."""
         self.shrinkable = spec.fixed_usage is None and spec.limit_field != "window"

@@ -36,6 +36,12 @@ def is_openai(endpoint: str) -> bool:
     return url.scheme == "https" and (host == "api.openai.com" or host.endswith(".api.openai.com"))
 
 
+def limits_each_model(endpoint: str) -> bool:
+    """Whether limits on haste are counted there for each model apart, and not for all models of a key together."""
+    host = (urlsplit(endpoint).hostname or "").rstrip(".")
+    return is_openai(endpoint) or host == "api.anthropic.com" or host.endswith(".googleapis.com")
+
+
 def counts_thoughts_in_total_only(endpoint: str, model: str) -> bool:
     """Whether a usage from there may leave thoughts out of `completion_tokens` and count them in `total_tokens` alone."""
     host = urlsplit(endpoint).hostname or ""

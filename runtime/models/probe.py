@@ -31,7 +31,6 @@ class Unproved(ChatModel, Protocol):
     """A model of which it may not be known yet which limit its endpoint obeys."""
 
     spec: ModelSpec
-    max_parallel: int
     proving: anyio.Lock
     """Held while somebody finds out."""
 
@@ -64,7 +63,8 @@ class Probe:
         self.field = field
         self.price: Price | None = model.price
         self.window_tokens = model.window_tokens
-        self.max_parallel = model.max_parallel
+        self.spec = model.spec
+        """Whose endpoint it asks, for the governor."""
         self._model = model
 
     def bound(self, request: ChatRequest) -> Usage:

@@ -79,7 +79,11 @@ class ModelSpec(_Rates):
     timeout_s: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     """Total deadline of one call, from its first byte out to the last byte in."""
     max_parallel: int = Field(default=64, ge=1)
-    """Calls in flight at once, from one process."""
+    """Calls in flight at once, from all hosts together. Fewer where the endpoint turns out to take fewer."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Calls started in any minute, from all hosts together; None: found out where there is such a limit."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Tokens of prompts and replies in any minute. A call counts with its upper bound until it is answered."""
     limit_field: Literal["", "max_tokens", "max_completion_tokens", "window"] = ""
     """The field in which this endpoint obeys the limit on generated tokens; a stated one is believed without a probe.
     "window": it obeys neither, and each call holds the whole declared window. "": to be found out (`runtime.models.probe`)."""

@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from benchmarks.tasks import companies
 from runtime.agents.blocks import block
+from runtime.attempts import chat_need
 from runtime.errors import (
     BadModelReply,
     ConfigError,
@@ -36,6 +37,7 @@ from runtime.errors import (
 from runtime.messages import Report
 from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall, ToolSpec, prompt_tokens
 from runtime.models.catalog import Catalog, ModelSpec
+from runtime.models.endpoints.visit import Ended
 from runtime.models.governor import Governor
 from runtime.models.openai import OpenAIModel
 from runtime.models.scripted import ScriptedModel
@@ -442,14 +444,17 @@ async def test_no_more_calls_are_in_flight_than_the_spec_allows() -> None:
             governor = Governor()
 
             async def call() -> None:
-                permit = governor.permit(model)
+                permit = governor.permit("run", model, chat_need(model, ASK, 0))
                 assert permit is not None
                 await permit.acquire()
                 await model.complete(ASK)
-                permit.release()
+                permit.release(Ended())
 
-            for _ in range(9):
-                tasks.start_soon(call)
+            tasks.start_soon(governor.serve)
+            async with anyio.create_task_group() as callers:
+                for _ in range(9):
+                    callers.start_soon(call)
+            tasks.cancel_scope.cancel()
 
     assert crowded.peak == 3
 

@@ -241,7 +241,7 @@ def record_live(spec: TapedSpec, models: Any, places: int) -> tuple[RunResult, N
             return None
         limiter = anyio.CapacityLimiter(places)
         journal = LiveJournal("run", BankClient(disk), Life(1, [], []), len(spec.budget.dimensions))
-        run = Run(prepared, LoopClock(), journal, lambda model: Place(limiter), 1, tape=tape)
+        run = Run(prepared, LoopClock(), journal, lambda model, need: Place(limiter), 1, tape=tape)
         tape.lay_into(run)
         result = await run.execute()
         assert run.ledger.scopes[SCOPE].open_holds == 0
@@ -259,7 +259,7 @@ class Place:
     async def acquire(self) -> None:
         await self.limiter.acquire_on_behalf_of(self)
 
-    def release(self) -> None:
+    def release(self, ended: object = None) -> None:
         self.limiter.release_on_behalf_of(self)
 
 

@@ -179,7 +179,7 @@ def test_a_live_run_keeps_its_caps_gives_back_its_places_and_leaves_nothing_open
             return
         limiter = anyio.CapacityLimiter(places)
         journal = LiveJournal("run", BankClient(disk), Life(1, [], []), len(budget.dimensions))
-        run = Run(prepared, LoopClock(), journal, lambda model: Place(limiter), 1)
+        run = Run(prepared, LoopClock(), journal, lambda model, need: Place(limiter), 1)
         result = await run.execute()
 
         kept_to(budget, result)
@@ -201,7 +201,7 @@ class Place:
     async def acquire(self) -> None:
         await self.limiter.acquire_on_behalf_of(self)
 
-    def release(self) -> None:
+    def release(self, ended: object = None) -> None:
         self.limiter.release_on_behalf_of(self)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from runtime.agents.agent import Agent
 from runtime.agents.tools import Tool
-from runtime.attempts import MAX_TRIES, backoff_s
+from runtime.attempts import MAX_TRIES
+from runtime.backoff import backoff_s
 from runtime.budget import Budget
 from runtime.clock import TICK_S
 from runtime.errors import (

@@ -5,10 +5,11 @@ import pytest
 
 from runtime import Budget, Refusal, RunSpec, Task, bundle
 from runtime.agents.agent import Agent
-from runtime.attempts import RETRY_AFTER_MOST_S, backoff_s
+from runtime.backoff import backoff_s
 from runtime.errors import BudgetExceeded, ModelRateLimited, ModelUnavailable, ModelUnreachable
 from runtime.host import run_virtual
 from runtime.messages import Report
+from runtime.models.endpoints.endpoint import RETRY_AFTER_MOST_S
 from runtime.models.scripted import ScriptedModel
 from runtime.protocols import Outcome, Team
 from topologies import Topology

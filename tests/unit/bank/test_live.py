@@ -85,7 +85,7 @@ class Place:
     def __init__(self) -> None:
         self.limiter = anyio.CapacityLimiter(1)
 
-    def permit(self, model: object) -> Any:
+    def permit(self, model: object, need: object) -> Any:
         return _Borrowed(self.limiter)
 
 
@@ -96,7 +96,7 @@ class _Borrowed:
     async def acquire(self) -> None:
         await self.limiter.acquire_on_behalf_of(self)
 
-    def release(self) -> None:
+    def release(self, ended: object = None) -> None:
         self.limiter.release_on_behalf_of(self)
 
 
@@ -120,7 +120,7 @@ async def life(
     *models: ScriptedModel,
     budget: Budget = Budget(tokens=10_000, tool_calls=99),  # noqa: B008
     clock: Any = None,
-    permits: Callable[[Any], Any] = lambda model: None,
+    permits: Callable[[Any, Any], Any] = lambda model, need: None,
 ) -> RunResult:
     spec = RunSpec("run", topology, Task("How many?", answer="42"), budget, 0)
     prepared = prepare(spec, {model.name: model for model in models}.__getitem__)
@@ -400,7 +400,7 @@ async def test_who_waits_for_budget_at_the_deadline_ends_with_the_deadline() -> 
         Star(2, model="m"),
         stuck,
         budget=Budget(tokens=250, seconds=0.05),
-        permits=lambda m: _Borrowed(places["m"]),
+        permits=lambda m, need: _Borrowed(places["m"]),
     )
 
     assert (result.status, places["m"].borrowed_tokens) == ("deadline", 0)
