@@ -1,25 +1,28 @@
 """Measures CPU per model call over loopback HTTP, against the openai SDK alone on the same connections.
 
-    python -m benchmarks.speed.http_call
+    python -m benchmarks.speed.http_call [--out benchmarks/results/models.json]
 
 The other side is a process that answers with the same bytes at once, so that its work is not counted and costs little. Both
-ways take turns in one run, because the machine's mood changes; what travels is their ratio.
+ways take turns in one run, because the machine's mood changes; what travels is their ratio. The figures are kept under
+`http_call` of the file; its other keys stay.
 """
 
+import argparse
 import multiprocessing
-import os
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import anyio
 import orjson
 from anyio.abc import SocketAttribute, SocketStream
 
+from benchmarks.speed.timing import load_average, machine, merge
 from runtime.models.base import ChatMessage, ChatRequest
 from runtime.models.openai import OpenAIModel
 from runtime.models.spec import ModelSpec
@@ -139,18 +142,21 @@ async def compare(port: int, stream: bool) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure and print."""
+def main(arguments: Sequence[str]) -> None:
+    """Measure, print, and keep the figures with the command that made them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed.http_call", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/models.json"))
+    options = parser.parse_args(arguments)
     here, there = multiprocessing.Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
-    load = os.getloadavg()[0]
+    load = load_average()
     server.start()
     try:
         port = here.recv()
         found: dict[str, Any] = {
             "command": "python -m benchmarks.speed.http_call",
             "what": f"client CPU microseconds per call over loopback HTTP, {IN_FLIGHT} in flight; a stream has {PIECES} pieces",
-            "machine": {"cores": os.cpu_count(), "load_1min_before": round(load, 2), "python": sys.version.split()[0]},
+            "machine": machine(load),
             "rounds": ROUNDS,
             "calls_per_round": CALLS,
             "plain": anyio.run(compare, port, False),
@@ -159,8 +165,8 @@ def main() -> None:
     finally:
         server.terminate()
         server.join()
-    print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    merge(options.out, "http_call", found)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,14 +1,19 @@
-"""Owns how a speed benchmark measures: samples of wall and CPU time, rounds that take turns, medians with their spread."""
+"""Owns how a speed benchmark measures: samples of wall and CPU time, rounds that take turns, medians with their spread; and
+how several of them keep their figures in one file.
+"""
 
 import gc
 import os
 import statistics
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 
 @dataclass
@@ -84,6 +89,24 @@ def percentile(values: Sequence[float], share: float) -> float:
 def load_average() -> float:
     """Of the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+def machine(load: float) -> dict[str, Any]:
+    """What a report says of the machine.
+
+    Args:
+        load: its load average before the benchmark, which adds to it.
+    """
+    return {"cores": os.cpu_count(), "load_1min_before": load, "python": sys.version.split()[0]}
+
+
+def merge(file: Path, key: str, found: Mapping[str, Any]) -> None:
+    """Keep the figures of one benchmark in a file of several, under a key of its own, and print them."""
+    kept = orjson.loads(file.read_bytes()) if file.exists() else {}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(orjson.dumps(kept | {key: found}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
+    print(f"wrote {file}: {key}")
 
 
 def _cpu_s(children: bool) -> float:

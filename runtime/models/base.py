@@ -128,8 +128,13 @@ def estimate_tokens(text: str) -> int:
 
 def prompt_tokens(request: ChatRequest) -> int:
     """Prompt tokens of a request by the same rule, four more for each message, and the tools' descriptions."""
-    size = sum(len(m.content.encode()) + sum(len(c.arguments) for c in m.tool_calls) for m in request.messages)
-    size += sum(len(t.name) + len(t.description) + len(str(t.parameters)) for t in request.tools)
+    size = 0
+    for message in request.messages:
+        size += len(message.content.encode())
+        for call in message.tool_calls:
+            size += len(call.arguments)
+    for tool in request.tools:
+        size += len(tool.name) + len(tool.description) + len(str(tool.parameters))
     return -(-size // 4) + 4 * len(request.messages)
 
 

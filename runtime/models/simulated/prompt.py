@@ -46,7 +46,7 @@ def read_prompt(request: ChatRequest) -> Prompt:
             single.setdefault(found.tag, found.body)
     wanted = single.get("parts", "").strip()
     limit = single.get("summary", "")
-    aim = _AIM.search(single.get("budget", ""))
+    aim = _AIM.search(single["budget"]) if "budget" in single else None
     return Prompt(
         single.get("task"),
         single.get("part"),

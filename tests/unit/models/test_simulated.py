@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from benchmarks.tasks import companies, craft
 from runtime.agents.blocks import block, mail_block, part_block
 from runtime.errors import BadModelReply, ConfigError, ModelRefused
-from runtime.messages import Part, Plan, Reply, Report, Verdict, Vote, parse_reply
+from runtime.messages import Part, Plan, Reply, Report, Verdict, Vote, parse_reply, reply_json
 from runtime.models.base import ChatMessage, ChatReply, ChatRequest, estimate_tokens, prompt_tokens
-from runtime.models.simulated import Move, Noise, SimulatedModel, Solver, large, small
+from runtime.models.simulated import Move, Noise, SimulatedModel, Solver, large, small, turn
 from runtime.models.simulated.noise import REFERENCE_TOKENS, item
 from runtime.task import Task
 from runtime.usage import Price, Usage
@@ -286,6 +288,17 @@ def test_failures_correlate_across_samples_of_an_item_as_fitted() -> None:
     assert phi(small_1, small_2) == pytest.approx(0.43, abs=0.1)
     assert phi(small_1, large_1) == pytest.approx(0.37, abs=0.1)
     assert abs(phi(rights(apart, tasks, seed=1), rights(apart, tasks, seed=2))) < 0.1
+
+
+@given(st.text(), st.text(), st.text(), st.booleans())
+def test_reports_and_verdicts_are_written_as_every_typed_reply_is(
+    answer: str, work: str, covers: str, mends: bool
+) -> None:
+    move = Move(answer, work, covers, 1, True)
+    verdict = Verdict("mend" if mends else "accept", answer, f"covers {covers}; {work}")
+
+    assert turn._report(move) == reply_json(Report(answer, work, covers))
+    assert turn._verdict(move, work, mends) == reply_json(verdict)
 
 
 @dataclass(frozen=True)
