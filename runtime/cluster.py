@@ -1,24 +1,17 @@
-"""Owns Ray: the one place that starts or joins a cluster, the host and bank actors, and every remote await.
+"""Owns the actors of a Ray cluster: hosts, bank, and every remote await.
 
 What is known about Ray 2.60 and decided here. A call is "maybe executed", never "exactly once"; so effects carry keys and
-what is re-sent is harmless. `ray.init()` without an address joins whatever cluster runs on the machine, so an address is
-always given. A local cluster listens on loopback only, with a token, in a folder of its own that only this user can read. A
-call is 1 ms of CPU, so runs travel in batches. `await ref` that is cancelled leaves the work running, so it is cancelled
-by hand. Ray errors end here and become ours.
+what is re-sent is harmless. A call is 1 ms of CPU, so runs travel in batches. `await ref` that is cancelled leaves the work
+running, so it is cancelled by hand. Ray errors end here and become ours.
 """
 
-import os
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, closing
-from importlib.util import find_spec
+from contextlib import AsyncExitStack
 from itertools import count as count_from
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -26,19 +19,32 @@ from runtime.bank.client import BankClient, Parts, Verdicts
 from runtime.bank.service import Bank
 from runtime.errors import ConfigError, HostLost, InternalError, OrchestrationError
 from runtime.host import Host
-from runtime.ids import PACKAGES
+from runtime.joining import connect, disconnect
 from runtime.models.catalog import Catalog
 from runtime.models.endpoints.sharing import Share, Told
 from runtime.models.governor import Hub
-from runtime.scratch import Scratch
+from runtime.spread import Peers
 
 _BANK = "ostrom-bank"
 _HUB = "ostrom-endpoints"
 """Names of the actors for the bank and for the endpoints; they are private to the driver's own Ray namespace."""
-_KNOCK_S = 10.0
-_ANSWER_S = 30.0
-_ASK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
 _NO_MODULE = re.compile(r"ModuleNotFoundError.*?No module named '([^']+)'")
+
+
+class Peer(NamedTuple):
+    """A host, as another one reaches it."""
+
+    actor: Any
+    name: str
+
+    @property
+    def id(self) -> str:
+        """Of the actor."""
+        return str(self.actor._actor_id.hex())
+
+    async def __call__(self, method: str, *args: object) -> Any:
+        """Call a method of the host."""
+        return await call(getattr(self.actor, method).remote(*args), self.name)
 
 
 class Cluster:
@@ -58,6 +64,8 @@ class Cluster:
         self._hub = hub  # an actor lives as long as somebody holds on to it
         self._stack = AsyncExitStack()
         self.client = BankClient(self._write)
+        self.spread = False
+        """Whether hosts work for each other's seats: then each run brings its home the way to all of them."""
 
     @classmethod
     async def start(
@@ -70,9 +78,9 @@ class Cluster:
             StoreError: the bank cannot open the store.
         """
         # Ray wants the main thread for its signal handlers, so this blocks the loop, for seconds, once.
-        folder = _connect(address, n_hosts)
+        folder = connect(address, n_hosts)
         async with AsyncExitStack() as undo:
-            undo.push_async_callback(_disconnect, folder)
+            undo.push_async_callback(disconnect, folder)
             cluster = await cls._equip(n_hosts, catalog, out, modules)
             cluster._stack = undo.pop_all()
         return cluster
@@ -118,6 +126,8 @@ class Cluster:
             HostLost: the host died on the way. Another one stands in its place, and virtual runs may simply be sent again.
         """
         host, name = self._hosts[i], f"host {i}"
+        if self.spread and method in ("run_virtual", "run_live"):
+            args = (*args, Peers(i, [Peer(other, f"host {j}") for j, other in enumerate(self._hosts)]))
         try:
             return await call(getattr(host, method).remote(*args), name)
         except HostLost as lost:
@@ -220,80 +230,3 @@ def _told(what: str, text: str) -> ConfigError | None:
         f"{what} cannot import {missing[1]!r}, which something in the run or its models is defined in; "
         f"pass the module as Runtime(..., modules=[{missing[1]}]), or install it on every node"
     )
-
-
-async def _disconnect(folder: Scratch | None) -> None:
-    import ray
-
-    await anyio.to_thread.run_sync(ray.shutdown)
-    if folder is not None:
-        folder.close()
-
-
-def _connect(address: str, n_hosts: int | None) -> Scratch | None:
-    """Start or join; blocks for seconds. Returns the folder of a local cluster."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address == "local":
-        _keep_to_loopback()
-    import ray
-
-    if ray.is_initialized():
-        raise ConfigError(
-            "Ray is already started in this process; leave that to Runtime(...), or call ray.shutdown() first"
-        )
-    settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
-    if address == "local":
-        # Ray opens its folder to everybody, so it gets one inside ours.
-        with ExitStack() as undo:
-            folder = undo.enter_context(closing(Scratch()))
-            ray.init(address="local", _temp_dir=str(folder.path / "ray"), num_cpus=n_hosts, **settings)
-            undo.pop_all()
-        return folder
-    if address == "cluster":
-        address = os.environ.get("RAY_ADDRESS", "")
-        if not address:
-            raise ConfigError(
-                'Runtime("cluster") joins the cluster of the Ray job it runs in, and this process is in none (RAY_ADDRESS is '
-                'not set); take Runtime("local"), or give the head\'s address such as Runtime("head:6379")'
-            )
-    _check_reachable(address)
-    paths = [str(Path(spec.origin).parent) for name in PACKAGES if (spec := find_spec(name)) and spec.origin]
-    try:
-        ray.init(address=address, runtime_env={"py_modules": paths}, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError) as error:
-        raise ConfigError(
-            f"cannot join a Ray cluster at {address!r}: {error}; a cluster that asks for a token, as Ray starts them where it "
-            "finds one, needs RAY_AUTH_MODE=token here, too"
-        ) from None
-    return None
-
-
-def _keep_to_loopback() -> None:
-    """Put every port of a single-machine cluster on 127.0.0.1, behind a token; Ray does the first only on Windows and macOS."""
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    if "ray" not in sys.modules:
-        # Where it was imported before, it asks for a token all the same, and says so.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    from ray._private import ray_constants
-
-    if os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0":
-        ray_constants.ENABLE_RAY_CLUSTER = False  # what it reads from there as it is imported
-
-
-def _check_reachable(address: str) -> None:
-    """Knock once: where nobody listens, or something that is no head, Ray tries for many minutes before it says so."""
-    host, colon, port = address.rpartition(":")
-    if not (host and colon and port.isdecimal()):
-        raise ConfigError(f'{address!r} is no address of a Ray head; write it as host:port, such as "head:6379"')
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"cannot join a Ray cluster at {address!r}: {error}") from None
-    try:
-        # In a process of its own, because nothing else can be given up. What is wrong but for silence, Ray itself tells.
-        subprocess.run([sys.executable, "-P", "-c", _ASK, address], capture_output=True, timeout=_ANSWER_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise ConfigError(
-            f"something listens at {address!r}, but it does not answer as a Ray head; its port is 6379 unless somebody "
-            "chose another"
-        ) from None

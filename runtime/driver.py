@@ -30,6 +30,7 @@ from runtime.recording import Recording
 from runtime.recording_file import RecordingFile
 from runtime.result import RunResult
 from runtime.shipping import Deliver, Done, Shipping
+from runtime.spread import Placement, is_spread
 from runtime.task import Task
 
 
@@ -44,11 +45,13 @@ class Runtime:
         cap: limit of the account, that is, of everything real which runs of this folder ever spend.
         hosts: number of hosts on Ray; None: one per core of the cluster.
         modules: modules of the user that the hosts cannot import by name; they are shipped by value.
+        placement: where the seats of a run work, which changes no result: all on its home host ("together"), or in turn on
+            all hosts ("spread"), which are asked call by call (`runtime.spread`).
         record: a new file, into which all that runs ask, get and are granted is written.
         replay: such a file, or a Recording: runs get from it what the recorded ones got; nothing is called or billed.
 
     Raises:
-        ConfigError: hosts below 1, a model that cannot be used, record with replay; and on entering.
+        ConfigError: hosts below 1, another placement, a model that cannot be used, record with replay; and on entering.
         StoreError: on entering.
     """
 
@@ -61,6 +64,7 @@ class Runtime:
         cap: Budget | None = None,
         hosts: int | None = None,
         modules: Sequence[ModuleType] = (),
+        placement: Placement = "together",
         record: Path | str | RecordingFile | None = None,
         replay: Path | str | Recording | None = None,
     ) -> None:
@@ -73,6 +77,7 @@ class Runtime:
         self._mode = mode_of(self.catalog, self._account, record, replay, stored=out is not None)
         self._n_hosts = hosts
         self._modules = modules
+        self._spread = is_spread(placement)
         self._stack = AsyncExitStack()
         self._on_host: Callable[..., Any] = _not_entered
         self._on_bank: Callable[..., Any] = _not_entered
@@ -101,6 +106,7 @@ class Runtime:
 
                 cluster = await Cluster.start(self._address, self._n_hosts, self.catalog, self._out, self._modules)
                 stack.push_async_callback(cluster.stop)
+                cluster.spread = self._spread
                 self._client, self.hosts = cluster.client, cluster.n_hosts
                 self._on_host, self._on_bank = cluster.on_host, cluster.on_bank
             batches = 1 if self._address is None else 2
@@ -176,9 +182,8 @@ class Runtime:
     async def map(self, specs: Iterable[RunSpec]) -> AsyncIterator[tuple[RunSpec, RunResult]]:
         """Run many specs; each comes back with its result as soon as that is sealed, in any order.
 
-        Specs come from `spec`; those without an address are checked first.
-
-        Trials whose address is sealed in the store already are given back from there.
+        Specs come from `spec`; those without an address are checked first. Trials whose address is sealed in
+        the store already are given back from there.
 
         Raises:
             ConfigError: a spec does not pass its checks; nothing was run.

@@ -6,26 +6,32 @@ whoever calls, on its monotonic clock.
 
 import gc
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from trio.testing import MockClock
 
+from runtime.agents.tools import Tool, use
 from runtime.bank.book import Need
 from runtime.bank.client import BankClient, Parts, Verdicts
 from runtime.bank.live import Life, LiveJournal
 from runtime.bank.store import Note
+from runtime.boundary import contained
 from runtime.budget import Amounts
 from runtime.clock import TICK_S, LoopClock, VirtualClock
-from runtime.models.base import ChatModel
+from runtime.errors import OrchestrationError
+from runtime.models.base import ChatModel, ChatReply, ChatRequest
 from runtime.models.catalog import Catalog
 from runtime.models.governor import Exchange, Governor
+from runtime.models.probe import Unproved
+from runtime.models.spec import LimitField
 from runtime.modes import tape_of
-from runtime.preflight import RunSpec, prepare
+from runtime.preflight import Prepared, RunSpec, prepare
 from runtime.result import RunResult
 from runtime.run import SCOPE, Run
+from runtime.spread import Peers, Spread
 
 GC_THRESHOLD = (50_000, 20, 50)
 """Thousands of agents in flight are many young objects that live as long as their run; at Python's own threshold the
@@ -55,26 +61,36 @@ class Host:
         self._bank = BankClient(write)
         self._governor = Governor(name, share)
         self._under_way: dict[str, Run] = {}
+        self._lost: set[str] = set()
+        """Ids of other hosts that were found lost."""
         if own_process:
             gc.set_threshold(*GC_THRESHOLD)
 
-    async def run_virtual(self, specs: Sequence[RunSpec]) -> list[bytes]:
-        """Run virtual runs one after another in virtual time, in a thread of their own; returns their sealed forms."""
+    async def run_virtual(self, specs: Sequence[RunSpec], peers: Peers | None = None) -> list[bytes]:
+        """Run virtual runs one after another in virtual time, in a thread of their own; returns their sealed forms.
+
+        Args:
+            peers: the hosts over which their seats are spread; None: all seats stay here.
+        """
         notes: list[Note] = []
 
         def batch() -> list[bytes]:
-            return [result.to_json() for result in run_virtual(specs, self._catalog.get, notes)]
+            return [
+                result.to_json()
+                for result in run_virtual(specs, self._catalog.get, notes, partial(self._spread, peers))
+            ]
 
         bodies = await anyio.to_thread.run_sync(batch)
         if notes:
             await self._bank.write(notes)
         return bodies
 
-    async def run_live(self, spec: RunSpec, life: Life, disturbed: bool) -> bytes:
+    async def run_live(self, spec: RunSpec, life: Life, disturbed: bool, peers: Peers | None = None) -> bytes:
         """Run a live run, or take it up again where its entries end; returns its sealed form.
 
         Args:
             disturbed: it lost a host before, and the result is to say so.
+            peers: as for virtual runs.
 
         Raises:
             ConfigError: the run does not pass its checks, or differs from the one in the store.
@@ -94,6 +110,7 @@ class Host:
             tape=tape,
             beside=self._governor.serve,
         )
+        run.spread = self._spread(peers, prepared)
         run.earlier.extend(journal.history.restore(run.ledger, SCOPE))
         run.raised.extend(life.raised)
         if tape is not None:
@@ -109,6 +126,29 @@ class Host:
             if self._under_way.get(spec.run_id) is run:
                 del self._under_way[spec.run_id]
 
+    async def complete(self, name: str, request: ChatRequest, where: str, learned: LimitField) -> ChatReply:
+        """Let a model of this host answer for a seat whose run has its home on another.
+
+        Args:
+            where: what errors of the model's own code call the place.
+            learned: the field in which the endpoint was found to obey the limit; empty where that needs no finding out.
+
+        Raises:
+            OrchestrationError: whatever the model raised.
+        """
+        model = self._catalog.get(name)
+        if learned and getattr(model, "unproved", False):
+            cast("Unproved", model).learn(learned)
+        return await contained(where, model.complete, request)
+
+    async def use(self, tool: Tool, arguments: Mapping[str, Any]) -> str:
+        """Use a tool here for a seat whose run has its home on another host."""
+        return await use(tool, arguments)
+
+    async def in_virtual_time(self, method: str, *args: object) -> tuple[float, object]:
+        """Call `complete` or `use` on a clock that jumps; returns how long it took there, and what came of it, errors too."""
+        return await anyio.to_thread.run_sync(_timed, partial(getattr(self, method), *args))
+
     async def cancel(self, run_id: str) -> None:
         """End a live run now, if it is under way here."""
         if run_id in self._under_way:
@@ -122,6 +162,10 @@ class Host:
     async def close(self) -> None:
         """Close the connections of the models' clients."""
         await self._catalog.aclose()
+
+    def _spread(self, peers: Peers | None, prepared: Prepared) -> Spread | None:
+        seats = tuple(prepared.wiring.agents)
+        return None if peers is None else Spread(peers, seats, self._lost, virtual=prepared.virtual)
 
 
 def _no_place(model: ChatModel, need: Need) -> None:
@@ -137,13 +181,29 @@ def calls_to(host: Host) -> Callable[..., Awaitable[Any]]:
     return on_host
 
 
+def _timed(call: Callable[[], Awaitable[object]]) -> tuple[float, object]:
+    async def timed(mock: MockClock) -> tuple[float, object]:
+        try:
+            outcome = await call()
+        except OrchestrationError as error:
+            outcome = error
+        return mock.current_time(), outcome
+
+    mock = MockClock(autojump_threshold=0)
+    return anyio.run(timed, mock, backend="trio", backend_options={"clock": mock})
+
+
 def run_virtual(
-    specs: Sequence[RunSpec], find: Callable[[str], ChatModel], notes: list[Note] | None = None
+    specs: Sequence[RunSpec],
+    find: Callable[[str], ChatModel],
+    notes: list[Note] | None = None,
+    spread: Callable[[Prepared], Spread | None] = lambda prepared: None,
 ) -> list[RunResult]:
     """Run virtual runs one after another in virtual time; blocks the calling thread.
 
     Args:
         notes: where the recordings of runs go that are to be recorded.
+        spread: says which hosts work for the seats of a run; by default all do it here.
 
     Raises:
         ConfigError: a run does not pass its checks.
@@ -161,7 +221,7 @@ def run_virtual(
             spec = todo.popleft()
             tape = tape_of(spec)
             prepared = prepare(spec, find) if tape is None else tape.prepare(find)
-            run = Run(prepared, clock, None, _no_place, 0, tape=tape)
+            run = Run(prepared, clock, None, _no_place, 0, tape=tape, spread=spread(prepared))
             if tape is not None:
                 tape.lay_into(run)
             results.append(await run.execute())

@@ -27,6 +27,7 @@ from runtime.preflight import Prepared
 from runtime.protocols import Journal, Outcome
 from runtime.result import RunResult, SpendReport, Status
 from runtime.shares import allowances_of
+from runtime.spread import Spread
 from runtime.tape import Solve, Tape
 from runtime.team import RunTeam
 
@@ -58,6 +59,8 @@ class Run:
     """What the run is recorded on, or played back from."""
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None
     """What has to go on for as long as the run does, such as the exchange about its places."""
+    spread: Spread | None = None
+    """Which hosts work for which seats; None: this one for all."""
     ledger: Ledger = field(init=False)
     disturbed: bool = False
     desk: Desk = field(init=False)
@@ -172,6 +175,7 @@ class Run:
             budget.caps,
             budget.dimensions,
             (spec.seed, spec.task.address),
+            self.spread,
         )
 
     def _result(self, ending: _Ending, team: RunTeam, desk: Desk, seconds: float) -> RunResult:
@@ -196,7 +200,7 @@ class Run:
             seconds=seconds,
             virtual=virtual,
             deterministic="D1" if virtual and not self._by_arrival() else "D2",
-            disturbed=self.disturbed,
+            disturbed=self.disturbed or (self.spread is not None and self.spread.disturbed),
             metrics=self._metrics(team, attempts),
             attempts=tuple(attempts),
         )

@@ -20,6 +20,7 @@ from runtime.messages import Part as Subtask
 from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall, prompt_tokens
 from runtime.nesting import Level
 from runtime.protocols import OUTSIDE, Award, Mailable, PacingView, Router, Topology, Work
+from runtime.spread import Spread
 from runtime.trampoline import handover
 from runtime.usage import Price, Usage
 
@@ -39,6 +40,8 @@ class Desk:
     caps: Caps
     dimensions: tuple[str, ...]
     seed_parts: tuple[object, ...]
+    spread: Spread | None = None
+    """Which hosts work for which seats; None: this one for all."""
 
 
 @dataclass(slots=True)
@@ -208,6 +211,8 @@ class Turn:
             seen = "error: the arguments are no JSON object"
         else:
             order = Order(self._next_key(), "tool", tool.name, 0, self.floor, (), self.place.level.scope)
+            if self.desk.spread is not None:
+                tool = self.desk.spread.tool(self.place.seat, tool)
             seen = await self.desk.attempts.tool(tool, arguments, order, self.desk.dimensions)
         return ChatMessage("tool", block("tool", seen, name=call.name), tool_call_id=call.id)
 
@@ -220,6 +225,8 @@ class Turn:
         order = Order(key, kind, name, least, self.floor if work else 0, senders, self.place.level.scope)
         seed = seed_of(*self.desk.seed_parts, *key)
         seeded = replace(request, seed=seed)
+        if self.desk.spread is not None:
+            model = self.desk.spread.model(self.place.seat, name, model)
         reply = await self.desk.attempts.chat(model, seeded, order)
         if reply.usage is not None and not work:
             self.place.spent += pack((reply.usage.tokens, (model.price or Price()).cost(reply.usage), 1, 0))

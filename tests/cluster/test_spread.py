@@ -1,0 +1,112 @@
+"""Seats spread over the hosts of a cluster: the same runs and the same books as together, also when hosts die."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.speed.topologies import SHAPES
+from benchmarks.tasks import companies
+from runtime import Budget
+from topologies import Single, Star
+
+pytestmark = pytest.mark.ray
+
+LIMIT_S = 120
+(TASK,) = companies.generate(1, seed=21)
+
+
+@pytest.fixture
+def spread(ray_cluster: Any) -> Iterator[Any]:
+    """The session's cluster, with `placement="spread"`."""
+    cluster = ray_cluster.runtime._on_host.__self__
+    cluster.spread = True
+    yield ray_cluster
+    cluster.spread = False
+
+
+def pid_of(host: Any) -> int:
+    return os.getpid()
+
+
+def pids(spread: Any) -> list[int]:
+    """The processes of the hosts, by number."""
+
+    async def ask() -> list[int]:
+        return [await host.__ray_call__.remote(pid_of) for host in spread.runtime._on_host.__self__._hosts]
+
+    found: list[int] = spread.call(ask)
+    return found
+
+
+def test_every_shipped_topology_is_the_same_run_spread_and_together(in_process: Any, spread: Any) -> None:
+    """Not only the answer: the sealed form, with every attempt, hold and virtual second in it; at a budget that binds, too."""
+    teams = [shape().with_model("sim/small") for shape in SHAPES] + [Single(fill=True, model="sim/small")]
+
+    def sealed(on: Any) -> list[bytes]:
+        specs = [
+            on.runtime.spec(f"spread-{i}-{tokens}", team, TASK, Budget(tokens=tokens), 31)
+            for i, team in enumerate(teams)
+            for tokens in (20_000, 90_000)
+        ]
+        return [result.to_json() for _, result in sorted(on.map(specs), key=lambda done: str(done[0].run_id))]
+
+    assert sealed(spread) == sealed(in_process)
+
+
+def test_seats_of_a_live_run_call_from_hosts_of_their_own(
+    spread: Any, provider: Any, billing: Any, store: Path
+) -> None:
+    name, budget = "spread-live", Budget(tokens=6 * billing.HOLD.tokens, calls=20)
+
+    result = spread.run(billing.Steady("billed", 2), billing.question(name), budget=budget, run_id=name)
+
+    with closing(billing.Books(store)) as books:
+        sums = books.sums(name, provider.bills(name))
+        assert sums.billed == sums.booked == result.spend.total.tokens == books.above(name)
+    assert {bill.pid for bill in provider.bills(name)} == set(pids(spread))
+    assert (result.status, result.disturbed, result.overspent) == ("completed", False, False)
+
+
+@pytest.mark.chaos
+def test_a_host_that_dies_while_it_works_for_others_costs_its_calls_and_no_run(
+    spread: Any, provider: Any, billing: Any, store: Path, processes: Any
+) -> None:
+    name, budget = "spread-killed", Budget(tokens=30 * billing.HOLD.tokens, calls=24)
+    spec = spread.runtime.spec(name, billing.Steady("billed-slow", 2), billing.question(name), budget, 0)
+    running = spread.begin([spec])
+    provider.wait_until(lambda bills: len({bill.pid for bill in bills}) == 2, name)
+    home = pids(spread)[spread.runtime.operator.homes[name]]
+    other = next(pid for pid in pids(spread) if pid != home)
+
+    processes.kill([other])
+    ((_, result),) = running.result(LIMIT_S)
+    spread.mend()
+
+    with closing(billing.Books(store)) as books:
+        states = [attempt.states for attempt in books.attempts(name).values()]
+        billed = sum(bill.tokens for bill in provider.bills(name))
+        assert billed <= books.tokens(name) == result.spend.total.tokens == books.above(name) <= budget.tokens
+        assert states.count(("sent", "charged_max")) == 1, "the call it was at is charged whole"
+        assert states.count(("sent", "settled")) == len(states) - 1
+    assert (result.status, result.disturbed, result.overspent) == ("completed", True, False)
+    later = [bill.pid for bill in provider.bills(name)][-3:]
+    assert set(later) == {home}, "both seats go on at home"
+
+
+@pytest.mark.chaos
+def test_virtual_runs_whose_hosts_die_are_the_same_runs(in_process: Any, spread: Any, processes: Any) -> None:
+    def specs(on: Any) -> list[Any]:
+        budget, team = Budget(tokens=200_000), Star(6, rounds=3, model="sim/small")
+        return [on.runtime.spec(f"spread-kill-{seed}", team, TASK, budget, 400 + seed) for seed in range(60)]
+
+    running = spread.begin(specs(spread))
+    killed = processes.kill_host(os.getpid(), max, unless=running)
+    done = {spec.run_id: result.to_json() for spec, result in running.result(LIMIT_S)}
+    spread.mend()
+
+    assert killed
+    assert done == {spec.run_id: result.to_json() for spec, result in in_process.map(specs(in_process))}
