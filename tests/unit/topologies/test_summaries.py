@@ -279,7 +279,7 @@ async def life(disk: list[Entry], topology: Topology, model: Any, calls: int, mo
     prepared = prepare(RunSpec("run", topology, TASK, Budget(calls=calls), 0), {"m": model}.__getitem__)
     epoch = 1 + max((entry.epoch for entry in disk), default=0)
     journal = LiveJournal("run", BankClient(write), Life(epoch, list(disk), []), 4)
-    run = Run(prepared, LoopClock(), journal, lambda model: None, epoch)
+    run = Run(prepared, LoopClock(), journal, lambda *_: None, epoch)
     run.earlier.extend(journal.history.restore(run.ledger, "run"))
     run.raised.append((0, 0, more, 0))
     return await run.execute()
