@@ -155,7 +155,8 @@ class Endpoint:
         # Only what was in use was tried: a window or a pace that nobody needed proves nothing.
         if 2 * news.in_flight >= self.window:
             more = news.fresh if self._slow_start else self._window_climb.steps(news.fresh, max(CLEAN, self.window))
-            self.window = min(float(self.declared.max_parallel), self.window + more)
+            tried = max(self.window, 2.0 * news.in_flight)
+            self.window = min(float(self.declared.max_parallel), self.window + more, tried)
         if self.pace is not None and news.busy:
             steps = self._pace_climb.steps(news.fresh, max(CLEAN, MINUTE_S * self.pace))
             self.pace *= 1 + PACE_STEP * steps

@@ -187,6 +187,7 @@ class Lane(Generic[Caller]):
         # Others get what this host has no more only after it has said that it lives without.
         had = self.places > 0 or any(bucket is not None and bucket.per_s > 0 for bucket in self._buckets)
         self.changed |= share.places < self.places or (had and not (self.in_flight or self._queue))
+        self.urgent |= share.places == 0 < self.places
         self.places, self.again_s, self.outage = share.places, share.again_s, share.outage
         if share.round != self._round:
             self._round, self._fresh = share.round, 0

@@ -61,7 +61,7 @@ class Share(NamedTuple):
 
 
 class _Host:
-    __slots__ = ("favoured", "heard_s", "places", "rate_s", "rates", "told")
+    __slots__ = ("heard_s", "places", "rate_s", "rates", "since", "told")
 
     def __init__(self, now_s: float) -> None:
         self.heard_s = now_s
@@ -69,10 +69,16 @@ class _Host:
         """What it may have in flight until it is heard again."""
         self.rates = [0.0, 0.0]
         """What it may start a second until it is heard again: calls, tokens."""
-        self.favoured = 0
-        """When it last got an odd place, on the count of such favours."""
+        self.since = 0
+        """The turn in which it came to have places; negative: in which it came to have none."""
         self.rate_s = 0.0
         self.told: Told | None = None
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Where there are fewer places than hosts: who has been without for longest comes first, who has had one for longest
+        comes last."""
+        return self.since > 0, -self.since
 
     @property
     def demand(self) -> int:
@@ -85,7 +91,7 @@ class _Shared:
     def __init__(self, declared: Declared, now_s: float) -> None:
         self.endpoint = Endpoint(declared)
         self.hosts: dict[str, _Host] = {}
-        self.favours = 0
+        self.turns = 0
         self.starts = _bucket(declared.requests_per_minute, now_s)
         self.tokens = _bucket(declared.tokens_per_minute, now_s)
 
@@ -102,8 +108,6 @@ class _Shared:
         self._set_pace(now_s)
         places = self._places_for(host, now_s)
         flows = self._flow(0, self.starts, host, now_s), self._flow(1, self.tokens, host, now_s)
-        if not host.demand and not places and not told.places:
-            del self.hosts[name]
         wait_s = self.endpoint.wait_s(now_s)
         outage = self.endpoint.outage(now_s)
         return Share(places, flows, self.endpoint.round, wait_s, outage)
@@ -146,14 +150,16 @@ class _Shared:
 
     def _places_for(self, host: _Host, now_s: float) -> int:
         total = self.endpoint.places(now_s)
-        order = sorted(self.hosts.values(), key=lambda h: h.favoured)
+        order = sorted(self.hosts.values(), key=lambda h: h.rank)
         parts = divide(total, [(h.told.runs if h.told else 0, h.demand) for h in order])
         mine = order.index(host)
-        free = total - sum(h.places for h in order if h is not host)
+        # Also what those ahead have not come for yet, or whoever asks most often takes it before them.
+        ahead = sum(max(h.places, part) for h, part in zip(order[:mine], parts, strict=False))
+        free = total - ahead - sum(h.places for h in order[mine + 1 :])
         places = max(0, min(parts[mine], free))
-        if places and parts[mine] * len(order) > total - len(order):
-            self.favours += 1
-            host.favoured = self.favours
+        if (places > 0) != (host.since > 0):
+            self.turns += 1
+            host.since = self.turns if places else -self.turns
         host.places = max(host.places, places)
         return places
 
