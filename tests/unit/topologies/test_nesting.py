@@ -437,7 +437,7 @@ async def _life(disk: list[Entry], topology: Topology, model: ScriptedModel) -> 
     prepared = prepare(RunSpec("run", topology, Task("How many?", answer="42"), budget, 0), {"m": model}.__getitem__)
     epoch = 1 + max((entry.epoch for entry in disk), default=0)
     journal = LiveJournal("run", BankClient(write), Life(epoch, list(disk), []), len(budget.dimensions))
-    run = Run(prepared, LoopClock(), journal, lambda model: None, epoch)
+    run = Run(prepared, LoopClock(), journal, lambda *_: None, epoch)
     run.earlier.extend(journal.history.restore(run.ledger, "run"))
     result = await run.execute()
     return result, {name: scope.settled & (2**96 - 1) for name, scope in run.ledger.scopes.items()}
