@@ -1,10 +1,11 @@
 """Measures the memory of agents that are alive: ten thousand of them, in teams of every shape, in one host.
 
-    python -m benchmarks.speed.topologies [--agents 10000] [--out benchmarks/results/topologies.json]
+    python -m benchmarks.speed.topologies [--agents 10000] [--no-ray] [--out benchmarks/results/topologies.json]
 
 All runs go on at once in one process. Planners answer, and every executor is held inside its model call, so that everybody's
 seat, prompt, reservation and task exist at the same moment; then the traced memory is divided by the number of agents. What
-the modules and one earlier run need is taken off before.
+the modules and one earlier run need is taken off before. What it costs to spread such agents over hosts is measured beside it
+(`benchmarks.speed.placement`).
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 import anyio
 import orjson
 
+from benchmarks.speed.placement import placed
 from runtime.agents.agent import Agent
 from runtime.budget import Budget
 from runtime.clock import LoopClock
@@ -164,6 +166,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agents", type=int, default=10_000)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--no-ray", action="store_true")
     args = parser.parse_args()
     found: dict[str, Any] = {
         "command": "python -m benchmarks.speed.topologies",
@@ -173,6 +176,8 @@ def main() -> int:
         # Live runs share an asyncio loop, virtual ones go through trio; each call is a task of its own on both.
         "loops": {loop: anyio.run(measured, args.agents, backend=loop) for loop in ("asyncio", "trio")},
     }
+    if not args.no_ray:
+        found["placement"] = anyio.run(placed)
     text = orjson.dumps(found, option=orjson.OPT_INDENT_2).decode()
     print(text)
     if args.out is not None:
