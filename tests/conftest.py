@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import settings
@@ -241,8 +242,44 @@ def provider(billing: ModuleType) -> Iterator[Any]:
         yield found
 
 
+class Narrow:
+    """A model that notes how many calls it has at once."""
+
+    name, virtual, shrinkable, window_tokens, price = "narrow", False, True, 100_000, None
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+
+    def bound(self, request: Any) -> Any:
+        """Nothing: the side that asks knows."""
+        from runtime.usage import Usage
+
+        return Usage(0, 0)
+
+    async def complete(self, request: Any) -> Any:
+        """Answer after a while, for one call too many to be seen."""
+        from runtime.models.base import ChatReply
+        from runtime.usage import Usage
+
+        self.now += 1
+        self.peak = max(self.peak, self.now)
+        await anyio.sleep(0.05)
+        self.now -= 1
+        return ChatReply("7", Usage(500, 500))
+
+
 @pytest.fixture(scope="session")
-def models(own: ModuleType, billing: ModuleType, endpoint: str, provider: Any) -> dict[str, Any]:
+def narrow() -> Iterator[Any]:
+    """The address of an endpoint that is declared to take four calls at once, as `far/narrow`, and the model behind it."""
+    from runtime.testing import HostileEndpoint
+
+    model = Narrow()
+    with HostileEndpoint({"narrow": model}) as at:
+        yield at.base_url, model
+
+
+@pytest.fixture(scope="session")
+def models(own: ModuleType, billing: ModuleType, endpoint: str, provider: Any, narrow: Any) -> dict[str, Any]:
     """All models of the session's runtimes: the user's own, the endpoint's as `far/...`, and the provider's."""
     from runtime import ModelSpec
 
@@ -251,6 +288,7 @@ def models(own: ModuleType, billing: ModuleType, endpoint: str, provider: Any) -
     return {
         "far/m": ModelSpec(endpoint=endpoint, model="m", key_env="", **free),
         "far/small": ModelSpec(endpoint=endpoint, model="sim/small", key_env="", **small),
+        "far/narrow": ModelSpec(endpoint=narrow[0], model="narrow", key_env="", max_parallel=4, **free),
         **own.MODELS,
         "crowd": billing.CROWD,
         "billed": provider.model("billed", 0.05),
