@@ -16,17 +16,14 @@ from runtime.journal import Attempt
 from runtime.nesting import wired
 from runtime.result import RunResult
 
+_TYPES = (
+    dict.fromkeys(("seat", "kind", "model", "state", "finish", "reply", "senders"), pl.String)
+    | dict.fromkeys(("began_s", "ended_s", "waited_s"), pl.Float64)
+    | {"floored": pl.Boolean}
+)
 CALL_COLUMNS: dict[str, type[pl.DataType]] = {
     "address": pl.String,
-    **{
-        name: pl.String if name in {"seat", "kind", "model", "state", "finish", "reply"} else pl.Int64
-        for name in Attempt._fields
-        if name not in {"senders", "began_s", "ended_s", "waited_s"}
-    },
-    "began_s": pl.Float64,
-    "ended_s": pl.Float64,
-    "senders": pl.String,
-    "waited_s": pl.Float64,
+    **{name: _TYPES.get(name, pl.Int64) for name in Attempt._fields},
 }
 
 

@@ -40,6 +40,7 @@ from runtime.models.endpoints.visit import CUT_OFF, Ended, Lent, Visit
 from runtime.models.prefixes import Prefixes
 from runtime.models.probe import Unproved, prove
 from runtime.models.spec import LimitField
+from runtime.needs import chat_need, measure
 from runtime.protocols import Journal
 from runtime.trampoline import handover, nap_s
 from runtime.usage import Price, Usage
@@ -257,6 +258,9 @@ class Attempts:
             _said(done.reply),
             order.senders,
             waited_s,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            done.reply.floored,
         )
         self.done.append(row)
         return row
@@ -274,22 +278,6 @@ def _encodable(reply: ChatReply) -> ChatReply:
         return reply
     calls = tuple(ToolCall(*map(encodable, call)) for call in reply.tool_calls)
     return replace(reply, text=encodable(reply.text), tool_calls=calls)
-
-
-def chat_need(model: ChatModel, request: ChatRequest, least: int) -> Need:
-    """The upper bound of a model call, as a line in its reply limit."""
-    bound = model.bound(request)
-    price = (model.price or Price()).at(bound.input_tokens)
-    fixed = pack((bound.input_tokens, price.ceiling(Usage(bound.input_tokens, 0)), 1, 0))
-    most = bound.output_tokens
-    return Need(fixed, pack((1, price.output_pico)), most, min(most, least) if model.shrinkable else most)
-
-
-async def measure(model: ChatModel, request: ChatRequest) -> None:
-    """Let an endpoint that can count the prompt do so, at no cost, so that the bound on it is tight from now on."""
-    count = getattr(model, "measure", None)
-    if count is not None:
-        await count(request)
 
 
 def _said(reply: ChatReply) -> str:

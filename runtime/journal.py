@@ -49,7 +49,13 @@ class Attempt(NamedTuple):
     senders: tuple[str, ...]
     """Seats whose mail stood in the prompt, in order."""
     waited_s: float = 0.0
-    """Seconds it waited for a place at the endpoint before it began. Last and with a default: older rows end without it."""
+    """Seconds it waited for a place at the endpoint before it began. From here on with defaults: older rows end before."""
+    cached_tokens: int = 0
+    """Those of the input that the endpoint read from its cache."""
+    reasoning_tokens: int = 0
+    """Those of the output that were thought and not shown, as far as the endpoint says."""
+    floored: bool = False
+    """Whether the endpoint told less than it sent, and what was counted here is charged instead."""
 
 
 def attempt_of(values: Sequence[Any]) -> Attempt:

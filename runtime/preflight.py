@@ -8,13 +8,13 @@ from runtime.agents.blocks import COVERS_TOKENS
 from runtime.agents.context import content_of, prompt
 from runtime.agents.loop import LEAST_TOKENS, Place
 from runtime.agents.roles import reply_of, words_for
-from runtime.attempts import chat_need
 from runtime.bank.vector import Vector, fits, guards, lanewise_max, lanewise_min, pack_caps, unpack
 from runtime.budget import Budget, Caps
 from runtime.errors import ConfigError
 from runtime.messages import Report, bundle
 from runtime.models.base import ChatMessage, ChatModel, ChatRequest
 from runtime.models.simulated import SimulatedModel
+from runtime.needs import chat_need
 from runtime.nesting import RUN_SCOPE, Wiring, wired
 from runtime.protocols import OUTSIDE, Topology
 from runtime.shares import shares_of

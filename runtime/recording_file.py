@@ -16,10 +16,10 @@ from runtime.budget import Budget
 from runtime.errors import ConfigError, OrchestrationError
 from runtime.journal import Attempt, Key, in_order
 from runtime.models.asked import Asked, digest_of
-from runtime.models.base import ChatReply, TokenLogprob, ToolCall
+from runtime.models.base import ChatReply, reply_of
 from runtime.recording import FORMAT, Foreign, ModelFacts, RecordedAsk, RecordedRun, RecordedTry
 from runtime.result import RunResult
-from runtime.usage import Price, Tier, TieredPrice, Usage
+from runtime.usage import Price, Tier, TieredPrice
 
 
 class RecordingFile:
@@ -175,7 +175,7 @@ def _ask(kept: dict[str, Any]) -> RecordedAsk:
     tries = tuple(_try(one) for one in kept["tries"])
     end: ChatReply | OrchestrationError | Foreign | None
     if kept["end"] == "reply":
-        end = _reply(kept["reply"]) if "reply" in kept else tries[-1].reply
+        end = reply_of(**kept["reply"]) if "reply" in kept else tries[-1].reply
         if end is None:
             raise ValueError("a try that answered has no reply")
     elif kept["end"] == "cut off":
@@ -220,24 +220,12 @@ def _try(kept: dict[str, Any]) -> RecordedTry:
         vector(kept["floor"]),
         kept["scope"],
         None if kept["charged"] is None else vector(kept["charged"]),
-        None if kept["reply"] is None else _reply(kept["reply"]),
+        None if kept["reply"] is None else reply_of(**kept["reply"]),
     )
 
 
 def _reply_out(reply: ChatReply) -> dict[str, Any]:
     return {f.name: getattr(reply, f.name) for f in fields(reply)}
-
-
-def _reply(kept: dict[str, Any]) -> ChatReply:
-    usage, logprobs = kept["usage"], kept["logprobs"]
-    return ChatReply(
-        kept["text"],
-        None if usage is None else Usage(*usage),
-        kept["finish"],
-        tuple(ToolCall(*call) for call in kept["tool_calls"]),
-        kept["floored"],
-        None if logprobs is None else tuple(TokenLogprob(t, p, tuple(map(tuple, top))) for t, p, top in logprobs),
-    )
 
 
 def _price_out(price: Price | None) -> dict[str, Any] | None:

@@ -220,7 +220,8 @@ class ReplayedAttempts(Attempts):
             ledger.restore(id, one.scope, one.need, one.floor, row.max_tokens, "sent", None, self.epoch)
             held = Held(id, row.max_tokens, ledger.record(id).amounts)
             order = Order(ask.key, row.kind, row.model, 0, one.floor, row.senders, one.scope)
-            done = Done(one.charged, Usage(row.input_tokens, row.output_tokens), one.reply or NO_REPLY)
+            usage = Usage(row.input_tokens, row.output_tokens, row.cached_tokens, 0, row.reasoning_tokens)
+            done = Done(one.charged, usage, one.reply or NO_REPLY)
             began_s = self.clock.now_s() - self.began_s
             try:
                 await self._until(row.ended_s)

@@ -18,8 +18,7 @@ from runtime.bank.vector import Vector, pack, unpack
 from runtime.budget import Amounts
 from runtime.errors import BadModelReply, ConfigError, RunHalted, StaleEpoch
 from runtime.journal import Attempt, Key, attempt_of
-from runtime.models.base import ChatReply, FinishReason, ToolCall
-from runtime.usage import Usage
+from runtime.models.base import ChatReply, reply_of
 
 if TYPE_CHECKING:
     from runtime.attempts import Order
@@ -57,7 +56,7 @@ class History:
             sent, _ = self._last.get(id, ({}, entry))
             self._last[id] = (body if "limits" in body else sent, entry)
             if body.get("reply") is not None:
-                self.answered[id.key] = (body["digest"], _reply(*body["reply"]))
+                self.answered[id.key] = (body["digest"], reply_of(*body["reply"]))
             elif body.get("failed"):
                 self.answered[id.key] = (body["digest"], BadModelReply(body["row"][5], body["failed"]))
 
@@ -129,7 +128,7 @@ class LiveJournal:
             "row": list(row),
             "charged": None if charged is None else unpack(charged, self._n),
             "failed": failed,
-            "reply": None if reply is None else [reply.text, reply.usage, reply.finish, reply.tool_calls],
+            "reply": None if reply is None else _parts(reply),
         }
         id = AttemptId(Key(row.step, row.seat, row.sample), row.try_)
         await self._client.write([self._entry(id, row.state, body)])
@@ -160,9 +159,9 @@ class LiveJournal:
         return Entry(self._run_id, self._epoch, name, id.try_, state, orjson.dumps(body, default=tuple))
 
 
-def _reply(text: str, usage: list[int] | None, finish: FinishReason, tool_calls: list[list[str]]) -> ChatReply:
-    calls = tuple(ToolCall(*call) for call in tool_calls)
-    return ChatReply(text, None if usage is None else Usage(*usage), finish, calls)
+def _parts(reply: ChatReply) -> list[Any]:
+    """What `reply_of` takes."""
+    return [reply.text, reply.usage, reply.finish, reply.tool_calls, reply.floored, reply.logprobs]
 
 
 def _lost_row(id: AttemptId, order: list[Any], need: Need, units: int, n: int) -> Attempt:

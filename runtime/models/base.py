@@ -1,5 +1,6 @@
 """Owns the port every model stands behind: ChatRequest in, ChatReply out, and a bound on the usage before the call."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -77,6 +78,25 @@ class ChatReply:
     """Whether the endpoint stated less than was provably consumed, so that `usage` is our own lower count instead."""
     logprobs: tuple[TokenLogprob, ...] | None = None
     """None where they were not asked for, or not offered."""
+
+
+def reply_of(
+    text: str,
+    usage: Sequence[int] | None,
+    finish: FinishReason,
+    tool_calls: Sequence[Sequence[str]],
+    floored: bool = False,
+    logprobs: Sequence[Sequence[Any]] | None = None,
+) -> ChatReply:
+    """Read a reply back whose parts were written as JSON."""
+    return ChatReply(
+        text,
+        None if usage is None else Usage(*usage),
+        finish,
+        tuple(ToolCall(*call) for call in tool_calls),
+        floored,
+        None if logprobs is None else tuple(TokenLogprob(t, p, tuple(map(tuple, top))) for t, p, top in logprobs),
+    )
 
 
 class ChatModel(Protocol):

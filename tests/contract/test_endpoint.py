@@ -24,7 +24,6 @@ from starlette.routing import Route
 
 from benchmarks.tasks import companies
 from runtime.agents.blocks import block
-from runtime.attempts import chat_need
 from runtime.errors import (
     BadModelReply,
     ConfigError,
@@ -42,6 +41,7 @@ from runtime.models.governor import Governor
 from runtime.models.openai import OpenAIModel
 from runtime.models.scripted import ScriptedModel
 from runtime.models.server import BODY_LIMIT_BYTES, create_app, serve
+from runtime.needs import chat_need
 from runtime.usage import Usage
 
 pytestmark = pytest.mark.anyio

@@ -20,7 +20,7 @@ from runtime.clock import LoopClock
 from runtime.errors import ModelRateLimited, OrchestrationError, RunHalted, StaleEpoch, StoreError
 from runtime.journal import Attempt
 from runtime.messages import Bid, Part, Plan, Report, Verdict, Vote, reply_json
-from runtime.models.base import ChatReply, ChatRequest, ToolCall
+from runtime.models.base import ChatReply, ChatRequest, TokenLogprob, ToolCall
 from runtime.models.scripted import ScriptedModel
 from runtime.preflight import RunSpec, prepare
 from runtime.result import RunResult
@@ -135,6 +135,23 @@ async def life(
 
 
 SEARCH = Tool("search", "Looks.", lambda: "seen", {}, units=lambda arguments: 2)
+
+
+async def test_all_of_a_reply_and_of_its_usage_outlives_a_crash() -> None:
+    """Policies may look at any part of a reply, so the next life must see each of them."""
+    likely = (TokenLogprob("4", -0.1, (("4", -0.1), ("5", -2.5))), TokenLogprob("2", -0.2))
+    usage = Usage(60, 40, cached_tokens=16, reasoning_tokens=30)
+    reply = ChatReply(reply_json(Report("42")), usage, "length", (), True, likely)
+    disk, said = Disk(), model([reply])
+
+    await life(disk, Single(model="m"), said)
+    (row,) = (await life(disk, Single(model="m"), said)).attempts
+
+    assert said.served == 1
+    assert (row.cached_tokens, row.reasoning_tokens, row.floored) == (16, 30, True)
+    journal = LiveJournal("run", BankClient(disk), Life(2, list(disk.entries), []), 4)
+    (digest, kept), *_ = journal.history.answered.values()
+    assert kept == reply
 
 
 def with_tools() -> tuple[Topology, tuple[ScriptedModel, ...]]:
