@@ -27,7 +27,9 @@ MODELS = {
 async def placed() -> dict[str, Any]:
     """Measure a star of 1 + 8 + 1 with its seats together and spread, in virtual and in live runs."""
     found = {placement: await _measured(placement) for placement in ("together", "spread")}
-    costs: dict[str, Any] = {"what": "star 1+8+1 on two Ray hosts, CPU over all processes; calls between hosts, as the seats lie"}
+    costs: dict[str, Any] = {
+        "what": "star 1+8+1 on two Ray hosts, CPU over all processes; calls between hosts, as the seats lie"
+    }
     for kind in RUNS:
         together, spread = ([s.cpu_s / s.n * 1e6 for s in found[placement][kind]] for placement in found)
         calls = _calls_a_step()
