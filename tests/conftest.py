@@ -242,6 +242,15 @@ def provider(billing: ModuleType) -> Iterator[Any]:
         yield found
 
 
+@pytest.fixture(scope="session")
+def hostile() -> Iterator[Any]:
+    """An endpoint that goes wrong on purpose, for the model `hangs`; it knows how many requests it is at."""
+    from runtime.testing import HostileEndpoint
+
+    with HostileEndpoint() as found:
+        yield found
+
+
 class Narrow:
     """A model that notes how many calls it has at once."""
 
@@ -279,8 +288,10 @@ def narrow() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def models(own: ModuleType, billing: ModuleType, endpoint: str, provider: Any, narrow: Any) -> dict[str, Any]:
-    """All models of the session's runtimes: the user's own, the endpoint's as `far/...`, and the provider's."""
+def models(
+    own: ModuleType, billing: ModuleType, endpoint: str, provider: Any, hostile: Any, narrow: Any
+) -> dict[str, Any]:
+    """All models of the session's runtimes: the user's own, the endpoint's as `far/...`, the hostile one's and the provider's."""
     from runtime import ModelSpec
 
     free = {"input_usd": 0, "output_usd": 0, "fixed_usage": (500, 500), "window_tokens": 100_000}
@@ -288,6 +299,7 @@ def models(own: ModuleType, billing: ModuleType, endpoint: str, provider: Any, n
     return {
         "far/m": ModelSpec(endpoint=endpoint, model="m", key_env="", **free),
         "far/small": ModelSpec(endpoint=endpoint, model="sim/small", key_env="", **small),
+        "hangs": ModelSpec(endpoint=hostile.base_url, model="fault/hang", key_env="", **small),
         "far/narrow": ModelSpec(endpoint=narrow[0], model="narrow", key_env="", max_parallel=4, **free),
         **own.MODELS,
         "crowd": billing.CROWD,
