@@ -151,6 +151,8 @@ def summary(result: RunResult) -> dict[str, Any]:
         "by_model": {name: {"tokens": s.tokens, "usd": str(s.usd)} for name, s in result.spend.by_model.items()},
         "overspend": dict(result.overspend),
         "seconds": result.seconds,
+        "working_s": result.working_s,
+        "waiting_s": result.waiting_s,
         "deterministic": result.deterministic,
         "metrics": dict(result.metrics),
     }
@@ -189,7 +191,11 @@ def _did(result: RunResult) -> str:
     at_a_time = parallelism(trace)
     turns, messages = sum(a.kind == "work" for a in trace.attempts), int(result.metrics.get("messages", 0))
     text = f"team    {turns:,} turns, {messages:,} messages; critical path {seconds:,.1f} s over {calls:,} calls"
-    return text if at_a_time is None else f"{text}; {at_a_time:.2f} calls at a time"
+    if at_a_time is not None:
+        text += f"; {at_a_time:.2f} calls at a time"
+    if result.virtual:
+        return text
+    return f"{text}\ntime    {result.working_s:,.1f} s in calls, {result.waiting_s:,.1f} s waiting for a place at an endpoint"
 
 
 def _bank(out: Path) -> Bank:

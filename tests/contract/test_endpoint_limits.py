@@ -1,8 +1,11 @@
 """Live runs at endpoints that take only so much: what is declared is kept by all hosts together, what is hidden is found."""
 
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from runtime import Budget, ModelSpec, Runtime, Task
@@ -26,12 +29,12 @@ def test_runs_on_all_hosts_together_keep_to_the_declared_places(driven: Any, nar
     assert model.peak == 4
 
 
-async def at(limits: Limits | None, agents: int, **spec: int) -> tuple[RunResult, int]:
+async def at(limits: Limits | None, agents: int, out: Path | None = None, **spec: int) -> tuple[RunResult, int]:
     """One run at an endpoint with these limits, and how many of its calls were refused for haste."""
     answers = {"m": ScriptedModel(lambda request: "7", input_tokens=20, output_tokens=10, latency_s=0.05)}
     async with HostileEndpoint(answers, limits=limits) as endpoint:
         made = ModelSpec(endpoint=endpoint.base_url, model="m", key_env="", fixed_usage=(20, 10), **spec)  # type: ignore[arg-type]
-        async with Runtime(models={"m": made}) as rt:
+        async with Runtime(models={"m": made}, out=out) as rt:
             result = await rt.run(Independent(agents, model="m"), Task("How many?"), budget=Budget(calls=1_000))
         return result, endpoint.account("m").limited
 
@@ -53,8 +56,8 @@ async def test_a_declared_rate_is_kept() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_attempt_tells_how_long_it_waited_for_its_place() -> None:
-    result, _ = await at(None, 3, max_parallel=1)
+async def test_an_attempt_tells_how_long_it_waited_for_its_place(ostrom_here: Any, tmp_path: Path) -> None:
+    result, _ = await at(None, 3, tmp_path, max_parallel=1)
 
     rows = sorted(result.attempts, key=lambda row: row.began_s)
     for earlier, later in pairwise(rows):
@@ -62,3 +65,5 @@ async def test_an_attempt_tells_how_long_it_waited_for_its_place() -> None:
         assert later.waited_s >= earlier.ended_s - earlier.began_s
     assert result.waiting_s == sum(row.waited_s for row in rows)
     assert RunResult.from_json(result.to_json()) == result
+    shown = await anyio.to_thread.run_sync(partial(ostrom_here, "show", result.run_id, "--out", tmp_path, cwd=tmp_path))
+    assert f"{result.working_s:.1f} s in calls, {result.waiting_s:.1f} s waiting for a place" in shown.stdout
