@@ -27,10 +27,11 @@ Exchange = Callable[[str, Mapping[str, Told]], Awaitable[Mapping[str, Share]]]
 
 HERE_S, AFAR_S = 0.01, 0.05
 """How often a host tells, at most, what can wait: a book in this process, and one in another."""
-POLL_S = 0.1
-"""How often it asks for more while callers wait and nothing else happens: others may have given back."""
+POLL_S, POLL_MOST_S = 0.1, 10.0
+"""How often it asks for more while callers wait and nothing else happens: others may have given back. The latter while the
+endpoint cools down."""
 ALIVE_S = 1.0
-"""How often it speaks while it has a share, so that it is not taken for dead."""
+"""How often it speaks while it has a share or calls in flight, so that it is not taken for dead."""
 ANSWER_S = 2.0
 """How long it waits for its share before it goes on with what it has."""
 
@@ -120,8 +121,8 @@ class Governor:
             if lane.changed:
                 due_s = min(due_s, self._told_s + self._every_s)
             elif lane.waiting:
-                due_s = min(due_s, self._answered_s + max(lane.again_s, POLL_S))
-            elif lane.places:
+                due_s = min(due_s, self._answered_s + min(max(lane.again_s, POLL_S), POLL_MOST_S))
+            elif lane.places or lane.in_flight:
                 due_s = min(due_s, self._told_s + ALIVE_S)
         return due_s
 

@@ -79,6 +79,8 @@ def test_a_price_of_zero_is_a_price_and_no_price_is_none() -> None:
         ({"timeout_s": 0}, "timeout_s: "),
         ({"timeout_s": float("inf")}, "timeout_s: "),
         ({"max_parallel": 0}, "max_parallel: "),
+        ({"requests_per_minute": 0}, "requests_per_minute: "),
+        ({"tokens_per_minute": 0}, "tokens_per_minute: "),
         ({"limit_field": "max_new_tokens"}, "limit_field: "),
         ({"tokenizer": "cl100k"}, "tokenizer: "),
     ],
