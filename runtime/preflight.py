@@ -8,17 +8,19 @@ from runtime.agents.blocks import COVERS_TOKENS
 from runtime.agents.context import content_of, prompt
 from runtime.agents.loop import LEAST_TOKENS, Place
 from runtime.agents.roles import reply_of, words_for
-from runtime.bank.vector import Vector, fits, guards, lanewise_max, lanewise_min, pack_caps, unpack
+from runtime.bank.vector import Vector, fits, guards, lanewise_max, lanewise_min, pack, pack_caps, unpack
 from runtime.budget import Budget, Caps
 from runtime.errors import ConfigError
 from runtime.messages import Report, bundle
 from runtime.models.base import ChatMessage, ChatModel, ChatRequest
 from runtime.models.simulated import SimulatedModel
-from runtime.needs import chat_need
+from runtime.needs import asking_need, chat_need
 from runtime.nesting import RUN_SCOPE, Wiring, wired
 from runtime.protocols import OUTSIDE, Topology
 from runtime.shares import shares_of
 from runtime.task import Task
+
+_ONE_CALL = pack((0, 0, 1, 0))
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,12 @@ def _check_size(
     """Refuse a run, or a part of it under a ceiling of its own, that cannot pay for one call and its finish."""
     seats = [seat for seat in wiring.agents if wiring.lies_in(seat, scope)]
     others = [seat for seat in seats if seat not in floors]
-    least = sum(floors.get(seat, 0) for seat in seats)
-    least += _least_call(spec, wiring, others[0], models, 0, dearest=False) if others else 0
+    first = _least_call(spec, wiring, others[0], models, 0, dearest=False) if others else 0
+    sure = {names[0] for seat in seats if len(names := wiring.agents[seat].model_names()) == 1}
+    # Questions to endpoints come back nearly whole before the call that needs their answers; that they were calls stays.
+    asked = [need - _ONE_CALL for name in sure if (need := asking_need(models[name]))]
+    least = sum(floors.get(seat, 0) for seat in seats) + len(asked) * _ONE_CALL
+    least += reduce(partial(lanewise_max, n=4), asked, first)
     dimensions = spec.budget.dimensions
     if fits(least, pack_caps(caps), guards(len(dimensions))):
         return

@@ -1,17 +1,22 @@
 """Which limit an endpoint obeys: asked by ordinary attempts, once, and said clearly where it obeys none."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import pytest
 
+from runtime.budget import Budget
 from runtime.errors import BadModelReply, BudgetExceeded, ConfigError, ModelError, ModelRateLimited, ModelRefused
 from runtime.models.base import ChatModel, ChatReply, ChatRequest
 from runtime.models.openai import OpenAIModel
 from runtime.models.probe import HELD_TOKENS, PROBE, PROBE_TOKENS, Probe, obeys, prove
 from runtime.models.spec import ModelSpec
+from runtime.preflight import RunSpec, prepare
+from runtime.task import Task
 from runtime.usage import Price, Usage
+from topologies import Single
 
 pytestmark = pytest.mark.anyio
 
@@ -149,3 +154,26 @@ def test_an_endpoint_without_a_limit_holds_the_window_and_cannot_be_shrunk() -> 
 
     assert far.bound(PROBE).output_tokens == 4_096
     assert not far.shrinkable
+
+
+@pytest.mark.parametrize("held_tokens", [HELD_TOKENS, 3_000])
+def test_a_budget_that_cannot_hold_the_question_is_refused_before_money_moves(
+    held_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the question holds has come back when the call is made that needs its answer."""
+    monkeypatch.setattr("runtime.models.probe.HELD_TOKENS", held_tokens)
+
+    def passes(of: OpenAIModel, budget: Budget) -> bool:
+        try:
+            prepare(RunSpec("run", Single(model="m"), Task("How many?"), budget, 0), {"m": of}.__getitem__)
+        except ConfigError:
+            return False
+        return True
+
+    def least(of: OpenAIModel) -> int:
+        return bisect_left(range(10_000), True, key=lambda cap: passes(of, Budget(tokens=cap)))
+
+    unproved, proved = model(), model(limit_field="max_tokens")
+    assert least(unproved) == max(least(proved), unproved.probe("max_tokens").bound(PROBE).tokens)
+    assert [passes(unproved, Budget(calls=1)), passes(unproved, Budget(calls=2))] == [False, True]
+    assert passes(proved, Budget(calls=1))
