@@ -312,6 +312,16 @@ def test_after_a_refusal_nothing_starts_before_the_next_share() -> None:
     assert refused.tell().fresh == 0, "it started before the refusal"
 
 
+def test_a_host_that_lost_its_last_place_says_at_once_that_it_lives_without() -> None:
+    poor = lane(4)
+    ticket(poor, "a")
+    assert poor.tell().places == 4
+    poor.apply(Share(0, NO_FLOWS, 0, 0.0, ""), 0.0)
+
+    assert poor.urgent
+    assert (poor.tell().places, poor.urgent) == (0, False)
+
+
 def test_what_nobody_heard_is_told_again() -> None:
     cut = lane(4)
     call = ticket(cut, "a")

@@ -41,10 +41,11 @@ class Book:
 
 
 async def serving(governor: Governor, work: Callable[[], Awaitable[None]]) -> None:
-    async with anyio.create_task_group() as beside:
-        beside.start_soon(governor.serve)
-        await work()
-        beside.cancel_scope.cancel()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(governor.serve)
+            await work()
+            beside.cancel_scope.cancel()
 
 
 def place(governor: Governor, run: str = "run", at: OpenAIModel | None = None) -> Lent:
@@ -214,6 +215,31 @@ async def test_another_run_takes_over_when_the_one_that_serves_ends() -> None:
     async with anyio.create_task_group() as runs:
         runs.start_soon(partial(serving, governor, anyio.lowlevel.checkpoint))
         runs.start_soon(partial(serving, governor, other))
+
+
+async def test_however_many_runs_there_are_one_message_travels_at_a_time() -> None:
+    on_the_way, most = 0, 0
+    book = Book(1)
+
+    async def exchange(host: str, tells: Mapping[str, Told]) -> dict[str, Share]:
+        nonlocal on_the_way, most
+        on_the_way += 1
+        most = max(most, on_the_way)
+        await anyio.wait_all_tasks_blocked()
+        on_the_way -= 1
+        return await book.exchange(host, tells)
+
+    governor = Governor("host", exchange)
+
+    async def one(run: str) -> None:
+        mine = place(governor, run)
+        await mine.acquire()
+        mine.release(Ended())
+
+    async with anyio.create_task_group() as runs:
+        for run in "abc":
+            runs.start_soon(partial(serving, governor, partial(one, run)))
+    assert most == 1
 
 
 async def test_a_visit_keeps_the_time_it_waited_and_gives_back_once() -> None:
