@@ -6,7 +6,7 @@ running, so it is cancelled by hand. Ray errors end here and become ours.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import count as count_from
 from pathlib import Path
@@ -23,7 +23,7 @@ from runtime.joining import connect, disconnect
 from runtime.models.catalog import Catalog
 from runtime.models.endpoints.sharing import Share, Told
 from runtime.models.governor import Hub
-from runtime.spread import Peers
+from runtime.spread import Equipment, Peers, told
 
 _BANK = "ostrom-bank"
 _HUB = "ostrom-endpoints"
@@ -44,25 +44,30 @@ class Peer(NamedTuple):
 
     async def __call__(self, method: str, *args: object) -> Any:
         """Call a method of the host."""
-        return await call(getattr(self.actor, method).remote(*args), self.name)
+        work = getattr(self.actor, method)
+        if method == "in_virtual_time":
+            # Nobody is billed for it, so where Ray starts the host again it may simply ask again.
+            work = work.options(max_task_retries=-1)
+        return await call(work.remote(*args), self.name)
 
 
 class Cluster:
     """A Ray cluster, its hosts and its bank. Made by `Cluster.start`.
 
     Args:
-        make_host: makes a host actor.
+        make_host: makes a host actor, with these options of Ray's beside its own.
         n_hosts: how many of them.
         bank: the actor that holds the store, on the driver's node.
         hub: the actor that divides endpoints among the hosts; None where there are no endpoints.
     """
 
-    def __init__(self, make_host: Callable[[], Any], n_hosts: int, bank: Any, hub: Any = None) -> None:
+    def __init__(self, make_host: Callable[..., Any], n_hosts: int, bank: Any, hub: Any = None) -> None:
         self._make_host = make_host
         self._hosts = [make_host() for _ in range(n_hosts)]
         self._bank = bank
         self._hub = hub  # an actor lives as long as somebody holds on to it
         self._stack = AsyncExitStack()
+        self._equipped: dict[Equipment, Peer] = {}
         self.client = BankClient(self._write)
         self.spread = False
         """Whether hosts work for each other's seats: then each run brings its home the way to all of them."""
@@ -112,7 +117,11 @@ class Cluster:
         else:
             hub = None
         names = count_from(0)
-        return cls(lambda: make.remote(catalog, _write_to_bank, f"host-{next(names)}", _ask_hub), count, bank, hub)
+
+        def make_host(**options: Any) -> Any:
+            return make.options(**options).remote(catalog, _write_to_bank, f"host-{next(names)}", _ask_hub)
+
+        return cls(make_host, count, bank, hub)
 
     @property
     def n_hosts(self) -> int:
@@ -126,8 +135,10 @@ class Cluster:
             HostLost: the host died on the way. Another one stands in its place, and virtual runs may simply be sent again.
         """
         host, name = self._hosts[i], f"host {i}"
-        if self.spread and method in ("run_virtual", "run_live"):
-            args = (*args, Peers(i, [Peer(other, f"host {j}") for j, other in enumerate(self._hosts)]))
+        if (self.spread or self._equipped) and method in ("run_virtual", "run_live"):
+            hosts = self._hosts if self.spread else []
+            peers = Peers(i, [Peer(other, f"host {j}") for j, other in enumerate(hosts)], self._equipped)
+            args = (*args, peers)
         try:
             return await call(getattr(host, method).remote(*args), name)
         except HostLost as lost:
@@ -140,6 +151,20 @@ class Cluster:
                 ray.kill(host)
                 self._hosts[i] = self._make_host()
             raise
+
+    def provide(self, equipment: Collection[Equipment]) -> None:
+        """See to a host for each of these.
+
+        Raises:
+            ConfigError: no node of the cluster has what one of them needs.
+        """
+        new = sorted(wanted for wanted in equipment if wanted not in self._equipped)
+        for wanted in new:
+            _check_there_is(wanted)
+        for wanted in new:
+            # Its arguments lie here, and as long as we live Ray can start it again.
+            actor = self._make_host(**_options(wanted), max_restarts=-1)
+            self._equipped[wanted] = Peer(actor, f"the host with {told(wanted)}")
 
     async def on_bank(self, method: str, *args: object) -> Any:
         """Call a method of the bank."""
@@ -155,6 +180,25 @@ class Cluster:
     async def _write(self, parts: Parts) -> Verdicts:
         verdicts: Verdicts = await call(self._bank.write.remote(parts), "the bank")
         return verdicts
+
+
+def _check_there_is(wanted: Equipment) -> None:
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(has.get(name, 0) >= amount for name, amount in wanted) for has in nodes):
+        known = sorted({name for has in nodes for name in has if not name.startswith(("node:", "object_store"))})
+        raise ConfigError(
+            f"a seat asks for a host with {told(wanted)}, and no node of the cluster has that; its nodes have "
+            f"{', '.join(known)}"
+        )
+
+
+def _options(wanted: Equipment) -> dict[str, Any]:
+    """Equipment as options of an actor."""
+    own = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+    options: dict[str, Any] = {own[name]: amount for name, amount in wanted if name in own}
+    return options | {"resources": {name: amount for name, amount in wanted if name not in own}}
 
 
 async def _write_to_bank(parts: Parts) -> Verdicts:

@@ -30,7 +30,7 @@ from runtime.recording import Recording
 from runtime.recording_file import RecordingFile
 from runtime.result import RunResult
 from runtime.shipping import Deliver, Done, Shipping
-from runtime.spread import Placement, is_spread
+from runtime.spread import Placement, is_spread, provide_nothing
 from runtime.task import Task
 
 
@@ -78,6 +78,7 @@ class Runtime:
         self._n_hosts = hosts
         self._modules = modules
         self._spread = is_spread(placement)
+        self._provide = provide_nothing
         self._stack = AsyncExitStack()
         self._on_host: Callable[..., Any] = _not_entered
         self._on_bank: Callable[..., Any] = _not_entered
@@ -107,9 +108,8 @@ class Runtime:
                 cluster = await Cluster.start(self._address, self._n_hosts, self.catalog, self._out, self._modules)
                 stack.push_async_callback(cluster.stop)
                 cluster.spread = self._spread
-                self._client, self.hosts = cluster.client, cluster.n_hosts
+                self._client, self.hosts, self._provide = cluster.client, cluster.n_hosts, cluster.provide
                 self._on_host, self._on_bank = cluster.on_host, cluster.on_bank
-            batches = 1 if self._address is None else 2
             self._account = self._account._replace(caps=await self._on_bank("open", self._account.caps))
             self._mode.limit(self._account)
             self.operator = Operator(self._on_bank, self._on_host, self._client)
@@ -121,7 +121,7 @@ class Runtime:
                 self._on_bank,
                 self._client,
                 self.hosts,
-                batches,
+                1 if self._address is None else 2,
                 self._account,
                 self.operator.gates,
                 self.operator.homes,
@@ -262,8 +262,7 @@ class Runtime:
         )
         if twice is not None:
             raise ConfigError(f"run id {twice!r} belongs to another run that is under way; take another one")
-        mine: list[RunSpec] = []
-        elsewhere: list[RunSpec] = []
+        mine, elsewhere = list[RunSpec](), list[RunSpec]()
         for spec in specs:
             if spec.address in self._under_way:
                 elsewhere.append(spec)
@@ -277,6 +276,7 @@ class Runtime:
             done: dict[str, RunResult] = await self._on_bank("results", [spec.address for spec in mine])
             if done:
                 await deliver([(spec, done[spec.address]) for spec in mine if spec.address in done])
+            self._provide({wanted for spec in mine if spec.address not in done for wanted in spec.equipment})
             await self._shipping.run([spec for spec in mine if spec.address not in done], deliver)
         finally:
             self.operator.scopes.subtract(scopes)

@@ -164,8 +164,8 @@ class Host:
         await self._catalog.aclose()
 
     def _spread(self, peers: Peers | None, prepared: Prepared) -> Spread | None:
-        seats = tuple(prepared.wiring.agents)
-        return None if peers is None else Spread(peers, seats, self._lost, virtual=prepared.virtual)
+        agents = prepared.wiring.agents
+        return None if peers is None else Spread(peers, agents, self._lost, virtual=prepared.virtual)
 
 
 def _no_place(model: ChatModel, need: Need) -> None:

@@ -22,6 +22,7 @@ from runtime.recording import RecordedRun, Recording
 from runtime.recording_file import RecordingFile
 from runtime.replay import Player
 from runtime.shipping import Deliver, Done
+from runtime.spread import equipment
 from runtime.tape import NOTE, Tape, TapedSpec
 
 OnBank = Callable[..., Awaitable[Any]]
@@ -65,7 +66,8 @@ class Live:
             check_covered(self._account.caps, spec.budget)
             # A virtual run of the same ingredients is the same run; a live one is another experience each time.
             content = address([content, spec.run_id])
-        return replace(spec, address=content, live=not prepared.virtual)
+        wanted = {equipment(agent) for agent in prepared.wiring.agents.values() if agent.resources}
+        return replace(spec, address=content, live=not prepared.virtual, equipment=tuple(sorted(wanted)))
 
     def open(self) -> AbstractContextManager[object]:
         """What is open as long as the runtime is."""

@@ -18,6 +18,7 @@ from runtime.needs import asking_need, chat_need
 from runtime.nesting import RUN_SCOPE, Wiring, wired
 from runtime.protocols import OUTSIDE, Topology
 from runtime.shares import shares_of
+from runtime.spread import Equipment
 from runtime.task import Task
 
 _ONE_CALL = pack((0, 0, 1, 0))
@@ -38,6 +39,8 @@ class RunSpec:
     """Whether somebody may be billed for it, or real time is needed; found by the runtime's checks."""
     scope: str = ""
     """The experiment it belongs to, whose cap it entered under; empty for a run of its own."""
+    equipment: tuple[Equipment, ...] = ()
+    """What its seats ask of their hosts; found by the runtime's checks."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Owns the spreading of a run's seats over hosts: which one works for a seat, and what stands in for its model and tools at home.
+"""Owns the seats of a run that other hosts work for: which one it is, and what stands in for model and tools at home.
 
 The home host of a run keeps order, money, mail and journal. Another host is asked for one thing at a time, after it was held
 and sent: to complete a request, or to use a tool. It keeps nothing of the run, so that the answers are those of a run whose
@@ -9,18 +9,21 @@ A virtual run waits for such a call with its whole thread, so that its clock can
 other host works in virtual time of its own and tells how long that took, and the seat then naps for as long.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, cast, get_args
 
 from anyio import from_thread
 
+from runtime.agents.agent import Agent
 from runtime.agents.tools import Tool, use
 from runtime.errors import AgentFailed, ConfigError, HostLost, ModelUnavailable, OrchestrationError
 from runtime.models.base import ChatModel, ChatReply, ChatRequest
 from runtime.trampoline import nap_s
 
 Placement = Literal["together", "spread"]
+Equipment = tuple[tuple[str, float], ...]
+"""What a host has been given of its machine, by Ray's names, sorted; empty for ordinary ones."""
 
 
 def is_spread(placement: Placement) -> bool:
@@ -32,6 +35,29 @@ def is_spread(placement: Placement) -> bool:
     if placement not in get_args(Placement):
         raise ConfigError(f"placement={placement!r} must be one of {', '.join(map(repr, get_args(Placement)))}")
     return placement == "spread"
+
+
+def equipment(agent: Agent) -> Equipment:
+    """What the host of an agent's seat must have."""
+    return tuple(sorted((agent.resources or {}).items()))
+
+
+def provide_nothing(equipment: Collection[Equipment]) -> None:
+    """Check that nothing is needed but the one host of this process.
+
+    Raises:
+        ConfigError: a host with some equipment is.
+    """
+    for wanted in sorted(equipment):
+        raise ConfigError(
+            f'a seat asks for a host with {told(wanted)}, and hosts are told apart on a cluster only; use Runtime("local") or '
+            "the address of a Ray head, or give the Agent no resources"
+        )
+
+
+def told(wanted: Equipment) -> str:
+    """Equipment, as it is to be read."""
+    return ", ".join(f"{name} {amount:g}" for name, amount in wanted)
 
 
 class Peer(Protocol):
@@ -63,26 +89,35 @@ class Peers:
     home: int
     """Its own number; it asks nothing of itself."""
     hosts: Sequence[Peer]
+    """Over which seats are spread; none where they stay together."""
+    equipped: Mapping[Equipment, Peer] = field(default_factory=dict)
+    """Those that have what some seats ask for. The cluster starts one that is lost again, under its old name."""
 
 
 class Spread:
-    """The seats of one run and the hosts that work for them: seat i has the i-th host from home on, and the next that lives.
+    """The seats of one run and the hosts that work for them: seat i has the i-th host from home on, and the next that lives,
+    unless it asks for equipment.
 
     Args:
-        seats: in the order of the wiring.
+        agents: by seat, in the order of the wiring.
         lost: ids of hosts found lost, shared by all runs of the home host; each costs one of them a call.
     """
 
-    def __init__(self, peers: Peers, seats: Sequence[str], lost: set[str], *, virtual: bool) -> None:
+    def __init__(self, peers: Peers, agents: Mapping[str, Agent], lost: set[str], *, virtual: bool) -> None:
         self.disturbed = False
         """Whether a live call was lost with its host, so that its outcome is not known."""
         self.virtual = virtual
         self._peers = peers
-        self._numbers = {seat: i for i, seat in enumerate(seats)}
+        self._numbers = {seat: i for i, seat in enumerate(agents)}
+        wanted = {seat: equipment(agent) for seat, agent in agents.items() if agent.resources}
+        self.fixed = {seat: peers.equipped[one] for seat, one in wanted.items() if one in peers.equipped}
+        """Seats that one host alone can work for; in a replay, which calls nobody, there need not be one."""
         self._lost = lost
 
     def host_of(self, seat: str) -> Peer | None:
         """The host that works for a seat now; None is home itself."""
+        if seat in self.fixed:
+            return self.fixed[seat]
         home, hosts = self._peers.home, self._peers.hosts
         for turn in range(len(hosts)):
             i = (home + self._numbers[seat] + turn) % len(hosts)
@@ -112,7 +147,8 @@ class Spread:
             seconds, outcome = from_thread.run(host, "in_virtual_time", method, *args)
         except HostLost as lost:
             if lost.host == host.name:
-                self._lost.add(host.id)
+                if host not in self.fixed.values():
+                    self._lost.add(host.id)
                 self.disturbed = self.disturbed or not self.virtual
             raise
         await nap_s(seconds)
@@ -146,7 +182,7 @@ class _FarModel:
             except HostLost as lost:
                 if not self._spread.virtual:
                     raise ModelUnavailable(self._name, str(lost)) from None
-                if lost.host != host.name:
+                if lost.host != host.name or self._seat in self._spread.fixed:
                     raise
         return await self._model.complete(request)
 
@@ -168,6 +204,6 @@ class _FarTool:
             try:
                 return str(await self._spread.ask(host, "use", self._tool, cast("Mapping[str, Any]", arguments)))
             except HostLost as lost:
-                if not self._spread.virtual or lost.host != host.name:
+                if not self._spread.virtual or lost.host != host.name or self._seat in self._spread.fixed:
                     raise AgentFailed(f"tool {self._tool.name}", "HostLost", str(lost)) from None
         return await use(self._tool, arguments)

@@ -1,5 +1,6 @@
 """Owns Agent: what a user says about one member of a team."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from runtime.agents.tools import Tool
@@ -12,7 +13,7 @@ class Agent:
     """A member of a team: its role, who thinks for it, and what it may use.
 
     Raises:
-        ConfigError: an empty role, or effort_tokens below 16.
+        ConfigError: an empty role, effort_tokens below 16, or resources without a name or an amount.
     """
 
     role: str
@@ -26,12 +27,17 @@ class Agent:
     """What it may call."""
     prompt: str | None = None
     """Words of your own instead of the role's."""
+    resources: Mapping[str, float] | None = None
+    """What the host must have that completes its requests and uses its tools, by Ray's names, such as `{"GPU": 1}`; for a model
+    or a tool that lives on such a machine. None: any host will do. Only a cluster has hosts that are told apart."""
 
     def __post_init__(self) -> None:
         if not self.role.strip():
             raise ConfigError("an Agent needs a role")
         if self.effort_tokens is not None and self.effort_tokens < 16:
             raise ConfigError(f"Agent({self.role!r}): effort_tokens={self.effort_tokens} must be 16 or more")
+        if any(not name or amount <= 0 for name, amount in (self.resources or {}).items()):
+            raise ConfigError(f"Agent({self.role!r}): resources={self.resources!r} must be names with amounts above 0")
 
     def filled(self, model: str | Router | None) -> "Agent":
         """This agent with `model` where it has none of its own."""

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.speed.topologies import SHAPES
 from benchmarks.tasks import companies
-from runtime import Budget
+from runtime import Agent, Budget
+from runtime.errors import ConfigError
 from topologies import Single, Star
 
 pytestmark = pytest.mark.ray
@@ -69,6 +70,55 @@ def test_seats_of_a_live_run_call_from_hosts_of_their_own(
         assert sums.billed == sums.booked == result.spend.total.tokens == books.above(name)
     assert {bill.pid for bill in provider.bills(name)} == set(pids(spread))
     assert (result.status, result.disturbed, result.overspent) == ("completed", False, False)
+
+
+def equipped(model: str) -> Star:
+    """A team of which one executor asks for a host with a CPU to itself."""
+    return Star([Agent("executor"), Agent("executor", resources={"CPU": 1})], model=model)
+
+
+def test_a_seat_that_asks_for_a_host_is_the_same_seat_there(in_process: Any, ray_cluster: Any) -> None:
+    budget = Budget(tokens=90_000)
+
+    alone = ray_cluster.run(equipped("sim/small"), TASK, budget=budget, seed=77, run_id="equipped")
+
+    assert (
+        alone.to_json()
+        == in_process.run(Star(2, model="sim/small"), TASK, budget=budget, seed=77, run_id="equipped").to_json()
+    )
+
+
+def test_what_no_node_has_is_told_before_anything_is_spent(ray_cluster: Any) -> None:
+    team = Star([Agent("executor", resources={"GPU": 64})], model="live")
+
+    with pytest.raises(
+        ConfigError, match="asks for a host with GPU 64, and no node of the cluster has that; its nodes have CPU"
+    ):
+        ray_cluster.run(team, TASK, budget=Budget(calls=9), run_id="no-gpu")
+
+    assert "no-gpu" not in ray_cluster.call(ray_cluster.runtime.operator.states)
+
+
+@pytest.mark.chaos
+def test_the_only_host_for_a_seat_is_started_again_when_it_dies(
+    ray_cluster: Any, provider: Any, billing: Any, store: Path, processes: Any
+) -> None:
+    name, budget = "equipped-killed", Budget(tokens=30 * billing.HOLD.tokens, calls=12)
+    team = billing.Steady("billed-slow", 1)
+    team._seats = {"agent[0]": Agent("executor", model="billed-slow", resources={"CPU": 1})}
+    running = ray_cluster.begin([ray_cluster.runtime.spec(name, team, billing.question(name), budget, 0)])
+    (first, *_) = provider.wait_until(lambda bills: len(bills) == 2, name)
+    assert first.pid not in pids(ray_cluster), "it has a host of its own"
+
+    processes.kill([first.pid])
+    ((_, result),) = running.result(LIMIT_S)
+
+    states = [a.state for a in result.attempts]
+    assert (result.status, result.disturbed, result.overspent) == ("completed", True, False)
+    assert states.count("charged_max") >= 1
+    assert provider.bills(name)[-1].pid not in {first.pid, *pids(ray_cluster)}
+    with closing(billing.Books(store)) as books:
+        assert books.tokens(name) == result.spend.total.tokens == books.above(name) <= budget.tokens
 
 
 @pytest.mark.chaos

@@ -281,6 +281,58 @@ async def test_a_host_that_has_not_seen_what_an_endpoint_obeys_is_told() -> None
     assert model.learned == "max_tokens"
 
 
+# ---- hosts with equipment
+
+GPU = (("GPU", 1.0),)
+
+
+class Equipped(Pair):
+    """The second seat asks for a host with a GPU."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(Agent("executor", model=model, resources={"GPU": 1.0}))
+
+
+@pytest.mark.parametrize("spread", [True, False])
+async def test_a_seat_works_on_the_host_that_has_what_it_asks_for(spread: bool) -> None:
+    home, beside, gpu = hosts()
+
+    (body,) = await home.host.run_virtual(
+        [run_of(Equipped("sim/small"))], Peers(0, [home, beside] if spread else [], {GPU: gpu})
+    )
+
+    assert (gpu.asked, beside.asked, home.asked) == (["complete"], [], [])
+    assert (
+        RunResult.from_json(body).to_json()
+        == (await virtual(hosts(), run_of(Pair(Agent("executor", model="sim/small"))))).to_json()
+    )
+
+
+async def test_a_live_call_that_is_lost_with_the_only_host_for_it_is_made_there_again() -> None:
+    home, _, gpu = hosts({"m": Slow(virtual=False)})
+    gpu.dies = lambda method, n: n == 0
+    spec = run_of(Equipped("m"), live=True)
+
+    body = await home.host.run_live(spec, Life(1, [], []), False, Peers(0, [], {GPU: gpu}))
+    result = RunResult.from_json(body)
+
+    assert (result.status, result.answer, result.disturbed, gpu.asked) == ("completed", "42", True, ["complete"] * 2)
+    assert [a.state for a in result.attempts] == ["charged_max", "settled"]
+
+
+async def test_in_this_process_no_seat_can_ask_for_a_host() -> None:
+    async with Runtime() as runtime:
+        with pytest.raises(ConfigError, match="asks for a host with GPU 1, and hosts are told apart on a cluster only"):
+            await runtime.run(Equipped("sim/small"), TASK, budget=ENOUGH)
+        assert await runtime.operator.states() == {}
+
+
+@pytest.mark.parametrize("resources", [{"GPU": 0}, {"": 1}, {"GPU": -1}])
+def test_resources_are_names_with_amounts(resources: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="must be names with amounts above 0"):
+        Agent("executor", resources=resources)
+
+
 def test_a_placement_is_one_of_two() -> None:
     assert (is_spread("spread"), is_spread("together")) == (True, False)
     with pytest.raises(ConfigError, match="placement='everywhere' must be one of 'together', 'spread'"):
