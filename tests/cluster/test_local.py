@@ -195,6 +195,7 @@ def test_a_bank_in_memory_that_is_lost_is_told_and_does_not_come_back_empty(
     import ray
 
     monkeypatch.setattr(cluster, "_BANK", "a bank in memory")
+    monkeypatch.setattr(cluster, "_HUB", "a hub beside the other")
 
     async def lose() -> HostLost:
         beside = await cluster.Cluster._equip(1, ray_cluster.runtime.catalog, None, [])
