@@ -98,7 +98,7 @@ class RowSolver:
         wanted = self._wanted(row, part)
         mailed = self._mailed(row, mails)
         helpful = [done for done in mailed if done != wanted and self._helps(done, wanted)]
-        base = _disjoint(helpful, mailed)
+        base = disjoint(helpful, mailed)
         todo = wanted & ~_union(base)
         move = self._move(row, base, todo, wanted, slip)
         peers = mailed.get(_union(base) | todo, [])
@@ -111,13 +111,13 @@ class RowSolver:
         """Merge mails over different units, the one over most units first, and leave out what overlaps with it."""
         row = self._row(task)
         mailed = self._mailed(row, mails)
-        return self._move(row, _disjoint(mailed, mailed), 0, self._wanted(row, part), slip)
+        return self._move(row, disjoint(mailed, mailed), 0, self._wanted(row, part), slip)
 
     def judge(self, task: str, mail: Report) -> bool:
         """Whether the answer is right for the units it claims to cover; an unreadable mail is wrong."""
         row = self._row(task)
         done = self._said(row, mail)
-        return bool(done) and _whole(mail.answer) == row.truth(done)
+        return bool(done) and whole(mail.answer) == row.truth(done)
 
     def steps(self, task: str, part: str | None) -> tuple[tuple[str, str], ...]:
         """The lines of a good plan, each with a flawed form."""
@@ -146,7 +146,7 @@ class RowSolver:
         """Values reported for each set of units, in the order of the mails; what cannot be read is passed over."""
         mailed: dict[int, list[int]] = {}
         for mail in mails:
-            done, value = self._said(row, mail), _whole(mail.answer)
+            done, value = self._said(row, mail), whole(mail.answer)
             if done and value is not None:
                 mailed.setdefault(done, []).append(value)
         return mailed
@@ -180,7 +180,7 @@ def read_units(text: str, unit: str) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _whole(answer: str) -> int | None:
+def whole(answer: str) -> int | None:
     """The number an answer gives, cut to a whole one; None when it gives none."""
     value = last_number(answer)
     return None if value is None or not math.isfinite(value) else int(value)
@@ -222,7 +222,7 @@ def _union(pieces: Iterable[Piece]) -> int:
     return mask
 
 
-def _disjoint(choices: Iterable[int], mailed: dict[int, list[int]]) -> list[Piece]:
+def disjoint(choices: Iterable[int], mailed: dict[int, list[int]]) -> list[Piece]:
     """Pieces that do not overlap, the largest first, in the order of their units; ties go to the earlier mail."""
     taken = 0
     pieces = []

@@ -8,7 +8,10 @@ from runtime.models.simulated.model import SimulatedModel as SimulatedModel
 from runtime.models.simulated.model import large as large
 from runtime.models.simulated.model import small as small
 from runtime.models.simulated.noise import Noise as Noise
+from runtime.models.simulated.port import Call as Call
 from runtime.models.simulated.port import Move as Move
+from runtime.models.simulated.port import Seen as Seen
 from runtime.models.simulated.port import Solver as Solver
+from runtime.models.simulated.port import ToolSolver as ToolSolver
 
-__all__ = ["Move", "Noise", "SimulatedModel", "Solver", "large", "small"]
+__all__ = ["Call", "Move", "Noise", "Seen", "SimulatedModel", "Solver", "ToolSolver", "large", "small"]

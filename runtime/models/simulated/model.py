@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from runtime.agents.blocks import block, read_blocks
 from runtime.errors import BadModelReply, ConfigError, ModelRefused
-from runtime.models.base import ChatReply, ChatRequest, FinishReason, estimate_tokens, prompt_tokens
+from runtime.models.base import ChatReply, ChatRequest, FinishReason, ToolCall, estimate_tokens, prompt_tokens
 from runtime.models.simulated.noise import Noise
 from runtime.models.simulated.port import Solver
 from runtime.models.simulated.prompt import read_prompt
-from runtime.models.simulated.turn import Turn
+from runtime.models.simulated.turn import Turn, called_text
 from runtime.trampoline import nap_s
 from runtime.usage import Price, Usage
 
@@ -80,7 +80,8 @@ class SimulatedModel:
     async def complete(self, request: ChatRequest) -> ChatReply:
         """Answer after the latency of reading the prompt, thinking and writing.
 
-        A reply whose visible part alone is longer than `request.max_tokens` is cut there (finish `length`).
+        A reply whose visible part alone is longer than `request.max_tokens` is cut there (finish `length`); of a tool call
+        nothing is left then. At most one tool is called in a reply.
 
         Raises:
             ModelRefused: prompt and limit together pass the window, or the limit is below 1 (status 400).
@@ -93,16 +94,17 @@ class SimulatedModel:
                 self.name, 400, f"{read} prompt tokens and max_tokens {limit} for a window of {self.window_tokens}"
             )
         turn = self._turn(request)
-        text = turn.reply()
-        written = estimate_tokens(text)
-        finish: FinishReason = "stop"
+        said = turn.reply()
+        text, calls = ("", (said,)) if isinstance(said, ToolCall) else (said, ())
+        written = estimate_tokens(called_text(*calls) if calls else text)
+        finish: FinishReason = "tool_calls" if calls else "stop"
         if written > limit:
             # Four bytes a token, the rule estimate_tokens counts by; a character cut in two is dropped.
             text = text.encode()[: 4 * limit].decode(errors="ignore")
-            finish = "length"
+            calls, finish = (), "length"
         usage = Usage(read, min(turn.thought_tokens + written, limit), min(request.warm_tokens, read))
         await nap_s(self._latency_s(usage))
-        return ChatReply(text, usage, finish)
+        return ChatReply(text, usage, finish, calls)
 
     def _turn(self, request: ChatRequest) -> Turn:
         prompt = read_prompt(request)

@@ -1,13 +1,13 @@
-"""Owns the port between a simulated model and a family of tasks: Solver, pure functions over text, and Move.
+"""Owns the port between a simulated model and a family of tasks: Solver, pure functions over text, Move, and tools.
 
 A solver knows the right next move and its plausible wrong forms; it never decides which of the two is made. Where a method
 takes `slip`, None asks for the right move and a number in [0, 1) picks one of the wrong ones, evenly. Mails come as Reports,
 in the order of the prompt; a verdict comes as a Report too. They may be wrong, cut short or hostile, and a solver uses
-what it can read of them and never raises because of one.
+what it can read of them and never raises because of one. A family that needs no tools is a Solver and nothing more.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from runtime.messages import Part, Report
 
@@ -56,4 +56,36 @@ class Solver(Protocol):
 
     def steps(self, task: str, part: str | None) -> tuple[tuple[str, str], ...]:
         """The lines of a good plan for a bid, each with a plausible flawed form of it."""
+        ...
+
+
+class Seen(NamedTuple):
+    """What a tool answered earlier in the conversation."""
+
+    tool: str
+    text: str
+
+
+class Call(NamedTuple):
+    """One use of a tool; an elementary operation, as much as a line read."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+@runtime_checkable
+class ToolSolver(Solver, Protocol):
+    """What a family brings beside whose tasks cannot be done from their text alone."""
+
+    def knowing(self, seen: Sequence[Seen]) -> "ToolSolver":
+        """The same solver with what tools answered, in the order of the calls. Like a mail, an answer may be anything."""
+        ...
+
+    def call(
+        self, task: str, part: str | None, mails: Sequence[Report], tools: Sequence[str], slip: float | None = None
+    ) -> Call | None:
+        """The call that `act` on the same mails needs next; None if it needs no more, or none of the tools offered helps.
+
+        A slip is a wrong argument.
+        """
         ...

@@ -1,4 +1,4 @@
-"""Owns what a simulated model sees of a request: the blocks of its user messages, and no word beside them."""
+"""Owns what a simulated model sees of a request: the blocks of its user and tool messages, and no word beside them."""
 
 import re
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 from runtime.agents.blocks import Block, read_blocks
 from runtime.messages import Report
 from runtime.models.base import ChatRequest
+from runtime.models.simulated.port import Seen
 
 _AIM = re.compile(r"\baim: ([\d,]{1,12}) tokens")
 _COVERED = re.compile(r"^Reason: covers ([^;\n]*);", re.MULTILINE)
@@ -26,10 +27,15 @@ class Prompt(NamedTuple):
     """Length of reply that the budget note asks for."""
     shorten: tuple[str, int] | None
     """The text of the mail that is to be told shorter, and in how many tokens; None where nothing else than that is asked."""
+    seen: tuple[Seen, ...]
+    """What tools answered, in the order of the calls."""
 
 
 def read_prompt(request: ChatRequest) -> Prompt:
-    """Read the blocks of all user messages; system, assistant and tool messages are not looked at."""
+    """Read the blocks of all user messages, and the `<tool>` blocks of tool messages; others are not looked at.
+
+    A `<tool>` block in a user message is none: nobody but a tool says what a tool answered.
+    """
     texts = [message.content for message in request.messages if message.role == "user"]
     single: dict[str, str] = {}
     mails: list[Report] = []
@@ -55,12 +61,19 @@ def read_prompt(request: ChatRequest) -> Prompt:
         tuple(bids),
         int(aim[1].replace(",", "")) if aim else None,
         (text, int(limit)) if limit.isdecimal() and len(limit) < 10 else None,
+        _seen(request),
     )
 
 
 def covers_note(covers: str) -> str:
     """Opening of a verdict's reason by which the next reader learns what it is about; verdicts have no such field."""
     return f"covers {covers};"
+
+
+def _seen(request: ChatRequest) -> tuple[Seen, ...]:
+    told = [message.content for message in request.messages if message.role == "tool"]
+    blocks = read_blocks("\n\n".join(told)) if told else ()
+    return tuple(Seen(found.attributes.get("name", ""), found.body) for found in blocks if found.tag == "tool")
 
 
 def _mail(found: Block) -> Report:

@@ -2,9 +2,11 @@
 
 Whether work succeeds is one draw against the chance of `noise`; what goes wrong is a second. Verifiers judge every report at
 stated rates. A report they take for wrong is done again by themselves, and so is a gap they notice; a gap they do not notice
-goes into the answer. Bids and votes are written without thinking, and summaries with a little.
+goes into the answer. Whoever does work calls the tools that it needs first, one in each turn of the conversation. Bids and
+votes are written without thinking, and summaries with a little.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -13,9 +15,9 @@ from runtime.agents.blocks import clip
 from runtime.errors import BadModelReply
 from runtime.ids import draw
 from runtime.messages import Bid, Plan, Report, Vote, reply_json
-from runtime.models.base import ChatRequest, estimate_tokens
+from runtime.models.base import ChatRequest, ToolCall, estimate_tokens
 from runtime.models.simulated.noise import REFERENCE_TOKENS, Noise, item, normal
-from runtime.models.simulated.port import Move, Solver
+from runtime.models.simulated.port import Call, Move, Solver, ToolSolver
 from runtime.models.simulated.prompt import Prompt, covers_note
 
 USUAL_PARTS = 4
@@ -35,8 +37,12 @@ class Turn:
     request: ChatRequest
     thought_tokens: int = 0
 
-    def reply(self) -> str:
-        """Text of the typed reply asked for, or a plain answer where none was.
+    def __post_init__(self) -> None:
+        if self.prompt.seen and isinstance(self.solver, ToolSolver):
+            self.solver = self.solver.knowing(self.prompt.seen)
+
+    def reply(self) -> str | ToolCall:
+        """Text of the typed reply asked for, or a plain answer where none was; or the tool call that has to come before.
 
         Raises:
             BadModelReply: no role gives a reply of this name.
@@ -45,7 +51,7 @@ class Turn:
             case "plan":
                 return self.plan()
             case "report":
-                return self.report()[1]
+                return self.call(self.prompt.mails) or self.report()[1]
             case "verdict":
                 return self.verdict()
             case "bid":
@@ -55,6 +61,8 @@ class Turn:
             case "" if self.prompt.shorten is not None:
                 return self.summary(*self.prompt.shorten)
             case "":
+                if (call := self.call(self.prompt.mails)) is not None:
+                    return call
                 move, _ = self.report()
                 return f"{move.work}\nAnswer: {move.answer}"
             case other:
@@ -69,6 +77,21 @@ class Turn:
             return right
         return reply_json(Plan(self.solver.plan(*work, slip=self._draw("slip"))))
 
+    def call(self, mails: Sequence[Report]) -> ToolCall | None:
+        """The tool call that work on top of these mails needs next, one operation; None where it needs none."""
+        if not self.request.tools or not isinstance(self.solver, ToolSolver):
+            return None
+        work = (self.task, self.prompt.part, mails, [tool.name for tool in self.request.tools])
+        right = self.solver.call(*work)
+        if right is None:
+            return None
+        number = sum(len(message.tool_calls) for message in self.request.messages)
+        called = _called(right, number)
+        if self._succeeds(called_text(called), 1):
+            return called
+        wrong = self.solver.call(*work, slip=self._draw("slip"))
+        return called if wrong is None else _called(wrong, number)
+
     def report(self) -> tuple[Move, str]:
         """Do the work on top of the mails, which an executor believes: what was done, and the report of it."""
         work = (self.task, self.prompt.part, self.prompt.mails)
@@ -79,14 +102,18 @@ class Turn:
         wrong = self.solver.act(*work, slip=self._draw("slip"))
         return wrong, _report(wrong)
 
-    def verdict(self) -> str:
+    def verdict(self) -> str | ToolCall:
         """Judge the mails, do again what is wrong or seen to be missing, and combine."""
         mails = self.prompt.mails
         kept = [mail for number, mail in enumerate(mails) if self._believes(mail, number)]
         make = self.solver.combine
         move = make(self.task, self.prompt.part, kept)
-        mends = not move.complete and (len(kept) < len(mails) or not kept or self._draw("gap") < self.noise.catch_ratio)
+        # Judging starts anew in each turn of a conversation, but who has called a tool has noticed a gap.
+        noticed = len(kept) < len(mails) or not kept or bool(self.prompt.seen)
+        mends = not move.complete and (noticed or self._draw("gap") < self.noise.catch_ratio)
         if mends:
+            if (call := self.call(kept)) is not None:
+                return call
             make = self.solver.act
             move = make(self.task, self.prompt.part, kept)
         said = f"{len(kept)} of {len(mails)} reports hold{', the rest done again' if mends else ''}"
@@ -149,6 +176,15 @@ class Turn:
         # The name keeps two models apart that are asked with one seed: what they share is the item's difficulty at most,
         # otherwise their failures would correlate far above the fitted figure.
         return draw(self.request.seed, item(self.task, self.noise.lineage).seed, self.name, purpose, number)
+
+
+def called_text(call: ToolCall) -> str:
+    """What counts as written of a tool call."""
+    return call.name + call.arguments
+
+
+def _called(call: Call, number: int) -> ToolCall:
+    return ToolCall(f"call-{number + 1}", call.tool, orjson.dumps(dict(call.arguments)).decode())
 
 
 # What `reply_json` makes of a Report and a Verdict, in a sixth of the time: most calls of a run are these two.
