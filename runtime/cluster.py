@@ -242,7 +242,9 @@ async def call(ref: Any, what: str, *, quiet: bool = False) -> Any:
     try:
         return await ref
     except anyio.get_cancelled_exc_class():
-        ray.cancel(ref)
+        # Not what that work has begun elsewhere: it is cancelled by hand over there, in its order, and what a cancelled run still
+        # has to tell the bank arrives. Cancelled by Ray, a call to a host that lives would look like one that was lost.
+        ray.cancel(ref, recursive=False)
         raise
     except exceptions.RayTaskError as error:
         if quiet:

@@ -1,7 +1,7 @@
 """Seats spread over the hosts of a cluster: the same runs and the same books as together, also when hosts die."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,28 @@ def test_what_no_node_has_is_told_before_anything_is_spent(ray_cluster: Any) -> 
         ray_cluster.run(team, TASK, budget=Budget(calls=9), run_id="no-gpu")
 
     assert "no-gpu" not in ray_cluster.call(ray_cluster.runtime.operator.states)
+
+
+def test_whoever_leaves_spread_runs_early_leaves_hosts_that_go_on(spread: Any, provider: Any, billing: Any) -> None:
+    """Home waits with its whole thread for other hosts, and has to be reached there; none takes another one for lost."""
+    before, runtime = pids(spread), spread.runtime
+    team, budget = Star(6, rounds=3, model="sim/small"), Budget(tokens=200_000)
+    specs = [runtime.spec(f"spread-left-{seed}", team, TASK, budget, 900 + seed) for seed in range(600)]
+
+    async def leave(some: Sequence[Any]) -> None:
+        results = runtime.map(some)
+        await anext(results)
+        await results.aclose()
+
+    for i in range(0, 600, 200):
+        spread.call(leave, specs[i : i + 200])
+    seats = billing.Steady("billed", 2)
+    for name in ("spread-later-1", "spread-later-2"):  # each host is home to one of them
+        spread.run(seats, billing.question(name), budget=Budget(calls=8), run_id=name)
+
+    assert pids(spread) == before
+    assert [{bill.pid for bill in provider.bills(f"spread-later-{i}")} for i in (1, 2)] == [set(before)] * 2
+    assert len(spread.call(runtime.sealed, [spec.address for spec in specs])) < 400
 
 
 @pytest.mark.chaos
