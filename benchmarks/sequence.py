@@ -12,7 +12,7 @@ from runtime.journal import Attempt
 from runtime.result import RunResult
 
 _LEFT, _TOP, _SEAT, _ROW, _BAR = 78, 64, 158, 21, 12
-_FILLS = {"work": "#9ecae8", "bid": "#f3d9a4", "vote": "#e3c9e8", "tool": "#b9e0c4"}
+_FILLS = {"work": "#9ecae8", "bid": "#f3d9a4", "vote": "#e3c9e8", "tool": "#b9e0c4", "summary": "#d8d2f0"}
 _SIMULATED = "sim/"
 _SAID = 160
 _HALO = 'stroke="#ffffff" stroke-width="3" paint-order="stroke"'

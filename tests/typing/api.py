@@ -43,9 +43,8 @@ async def face(task: Task) -> None:
         async for done, one in runtime.map([spec]):
             assert_type(done, RunSpec)
             assert_type(one, RunResult)
-    async with Runtime(
-        "local", models={"far": ModelSpec(endpoint="http://h/v1", model="m")}, out="out", hosts=2
-    ) as on_ray:
+    far = {"far": ModelSpec(endpoint="http://h/v1", model="m")}
+    async with Runtime("local", models=far, out="out", hosts=2, placement="spread") as on_ray:
         assert_type(on_ray.hosts, int)
 
 
@@ -67,7 +66,7 @@ def results(result: RunResult) -> None:
 def build() -> Topology:
     """Teams may be mixed, and take a model later."""
     router: Router = StrategyAuction("sim/small", "sim/large")
-    agent = Agent("executor", model=router, effort_tokens=200)
+    agent = Agent("executor", model=router, effort_tokens=200, resources={"GPU": 1})
     others: list[AnyTopology] = [
         Star(planner=Agent("planner", model="large"), executors=[agent] * 4),
         Chain(3),
