@@ -6,7 +6,7 @@ from runtime.agents.blocks import block, read_blocks
 from runtime.errors import BadModelReply, ConfigError, ModelRefused
 from runtime.models.base import ChatReply, ChatRequest, FinishReason, ToolCall, estimate_tokens, prompt_tokens
 from runtime.models.simulated.noise import Noise
-from runtime.models.simulated.port import Solver
+from runtime.models.simulated.port import Solver, ToolSolver
 from runtime.models.simulated.prompt import read_prompt
 from runtime.models.simulated.turn import Turn, called_text
 from runtime.trampoline import nap_s
@@ -95,9 +95,13 @@ class SimulatedModel:
             )
         turn = self._turn(request)
         said = turn.reply()
-        text, calls = ("", (said,)) if isinstance(said, ToolCall) else (said, ())
-        written = estimate_tokens(called_text(*calls) if calls else text)
-        finish: FinishReason = "tool_calls" if calls else "stop"
+        calls: tuple[ToolCall, ...] = ()
+        finish: FinishReason = "stop"
+        if isinstance(said, str):
+            text, written = said, estimate_tokens(said)
+        else:
+            text, written = "", estimate_tokens(called_text(said))
+            calls, finish = (said,), "tool_calls"
         if written > limit:
             # Four bytes a token, the rule estimate_tokens counts by; a character cut in two is dropped.
             text = text.encode()[: 4 * limit].decode(errors="ignore")
@@ -110,7 +114,8 @@ class SimulatedModel:
         prompt = read_prompt(request)
         for solver in self.solvers:
             if prompt.task is not None and solver.reads(prompt.task):
-                return Turn(self.name, self.noise, solver, prompt.task, prompt, request)
+                told = solver.knowing(prompt.seen) if prompt.seen and isinstance(solver, ToolSolver) else solver
+                return Turn(self.name, self.noise, told, prompt.task, prompt, request)
         fault = "the prompt has no <task> block" if prompt.task is None else "no family reads this task"
         known = ", ".join(solver.family for solver in self.solvers)
         raise BadModelReply(self.name, f"{fault}; a simulated model works on the families {known} only")

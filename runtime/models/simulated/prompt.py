@@ -61,7 +61,8 @@ def read_prompt(request: ChatRequest) -> Prompt:
         tuple(bids),
         int(aim[1].replace(",", "")) if aim else None,
         (text, int(limit)) if limit.isdecimal() and len(limit) < 10 else None,
-        _seen(request),
+        # Before a tool has answered, a user has asked and the model has called.
+        _seen(request) if len(request.messages) > 2 else (),
     )
 
 

@@ -37,10 +37,6 @@ class Turn:
     request: ChatRequest
     thought_tokens: int = 0
 
-    def __post_init__(self) -> None:
-        if self.prompt.seen and isinstance(self.solver, ToolSolver):
-            self.solver = self.solver.knowing(self.prompt.seen)
-
     def reply(self) -> str | ToolCall:
         """Text of the typed reply asked for, or a plain answer where none was; or the tool call that has to come before.
 
