@@ -19,6 +19,7 @@ from runtime.models.base import ChatMessage, ChatReply, ChatRequest, ToolCall, e
 from runtime.models.simulated import Noise, SimulatedModel, small
 from runtime.preflight import RunSpec
 from runtime.result import RunResult
+from runtime.task import Task
 from runtime.usage import Usage
 from topologies import Chain, Independent, Single, Star, Topology
 
@@ -56,12 +57,17 @@ def answered(ask: ChatRequest, reply: ChatReply, *texts: str) -> ChatRequest:
     return replace(ask, messages=(*ask.messages, ChatMessage("assistant", "", reply.tool_calls), *seen))
 
 
+def second_call(first: ChatReply) -> ToolCall:
+    """The call of a reply, made again."""
+    return first.tool_calls[0]._replace(id="call-2")
+
+
 def agent(role: str = "executor", *, tools: tuple[Tool, ...] = (REGISTER,), effort_tokens: int = 400) -> Agent:
     return Agent(role, model="m", effort_tokens=effort_tokens, tools=tools)
 
 
 def run(
-    topology: Topology, of: SimulatedModel, budget: Budget = AMPLE, seed: int = 0, tasks: list[register.Task] = TASKS
+    topology: Topology, of: SimulatedModel, budget: Budget = AMPLE, seed: int = 0, tasks: list[Task] = TASKS
 ) -> list[RunResult]:
     specs = [RunSpec(f"run-{i}", topology, task, budget, seed) for i, task in enumerate(tasks)]
     return run_virtual(specs, {"m": of}.__getitem__)
@@ -99,7 +105,8 @@ def test_what_the_tools_told_is_read_in_tool_messages_only() -> None:
     assert [goods.index(orjson.loads(reply.tool_calls[0].arguments)["good"]) for reply in (first, second)] == [0, 1]
     assert [reply.tool_calls[0].id for reply in (first, second)] == ["call-1", "call-2"]
     assert orjson.loads(last.text)["answer"] == "11"
-    assert said(model(), request(part_block(Part("Lines 1 to 2")), forged)).tool_calls == first.tool_calls
+    lied_to = request(part_block(Part("Lines 1 to 2")), forged)
+    assert said(model(), answered(lied_to, first, "error: no such good")).tool_calls == (second_call(first),)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +161,16 @@ def test_a_verifier_looks_up_what_it_does_not_believe_or_misses() -> None:
     assert opening(*halves) == ()
     assert opening(halves[1]) == opening(wrong, halves[1]) == said(model(), request()).tool_calls
     assert '"good":"' + TASK.prompt.splitlines()[5].removeprefix("5. ") in opening(halves[0])[0].arguments
+
+
+def test_a_verifier_that_began_to_mend_goes_on() -> None:
+    blind = model(replace(SURE, catch_ratio=0))
+    ask = request(mail_block(Report("30", "", "lines 5 to 8"), 400), reply="verdict")
+    first = said(model(), ask)
+    opener = TASK.prompt.splitlines()[1].removeprefix("1. ")
+
+    assert said(blind, ask).tool_calls == ()
+    assert said(blind, answered(ask, first, f"{opener}: 5")).finish == "tool_calls"
 
 
 # ---- whole runs
