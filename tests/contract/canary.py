@@ -47,7 +47,7 @@ async def main(out: Path, key: bytes) -> None:
             tasks=[Task("How many?", answer="42")],
             topologies=[Single(), Star(2)],
             models=list(models),
-            budgets=[Budget(usd=0.2, tokens=60_000, seconds=20)],
+            budgets=[Budget(usd=0.2, tokens=60_000, seconds=6)],
             cap=Budget(usd=20),
             catalog=models,
         )

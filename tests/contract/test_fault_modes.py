@@ -40,7 +40,9 @@ async def all_modes(endpoint: HostileEndpoint, *, stream: bool) -> dict[str, Run
     results: dict[str, RunResult] = {}
     async with Runtime(models=models) as runtime:
         specs = [
-            runtime.spec(model, Single(model=model), Task("How many?"), Budget(tokens=CAP_TOKENS, seconds=DEADLINE_S), 0)
+            runtime.spec(
+                model, Single(model=model), Task("How many?"), Budget(tokens=CAP_TOKENS, seconds=DEADLINE_S), 0
+            )
             for model in models
         ]
         async for run, result in runtime.map(specs):

@@ -52,7 +52,11 @@ def star(model: str) -> Star:
 def told(result: RunResult) -> list[tuple[object, ...]]:
     """All that is to be the same: everything but the model's local name and the clock."""
     return [
-        tuple(value for name, value in attempt._asdict().items() if name not in {"model", "began_s", "ended_s", "waited_s"})
+        tuple(
+            value
+            for name, value in attempt._asdict().items()
+            if name not in {"model", "began_s", "ended_s", "waited_s"}
+        )
         for attempt in result.attempts
     ]
 
