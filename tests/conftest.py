@@ -437,6 +437,7 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
         if path := os.environ.get("OSTROM_CHAOS_FIGURES"):
             file = Path(path)
             known = json.loads(file.read_text("utf-8")) if file.exists() else {}
-            file.write_text(json.dumps(known | {name: values}, indent=2) + "\n", "utf-8")
+            made = {"command": "OSTROM_CHAOS_FIGURES=FILE make chaos"}
+            file.write_text(json.dumps(made | known | {name: values}, indent=2) + "\n", "utf-8")
 
     return keep
