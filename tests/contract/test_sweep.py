@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,15 @@ def test_one_folder_has_one_sweep_at_a_time(tmp_path: Path, ostrom: Ostrom, ostr
     assert f"process {running.pid} on host {socket.gethostname()}" in second.stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Lets what is started here be interrupted, also where the tests themselves were started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_sweep_and_the_same_command_goes_on(
     tmp_path: Path, ostrom: Ostrom, ostrom_here: Ostrom, undisturbed: Folder
 ) -> None:
