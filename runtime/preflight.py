@@ -9,7 +9,7 @@ from runtime.agents.context import content_of, prompt
 from runtime.agents.loop import LEAST_TOKENS, Place
 from runtime.agents.roles import reply_of, words_for
 from runtime.bank.vector import Vector, fits, guards, lanewise_max, lanewise_min, pack, pack_caps, unpack
-from runtime.budget import Budget, Caps
+from runtime.budget import Budget, Caps, usd_text
 from runtime.errors import ConfigError
 from runtime.messages import Report, bundle
 from runtime.models.base import ChatMessage, ChatModel, ChatRequest
@@ -145,9 +145,10 @@ def _check_size(
     whose = "the budget" if scope == RUN_SCOPE else f"the ceiling of {scope.removeprefix(RUN_SCOPE + '/')},"
     for name, need, cap in zip(dimensions, unpack(least, len(dimensions)), caps, strict=True):
         if cap is not None and need > cap:
+            has, needs = (f"${usd_text(n)}" if name == "pico_usd" else f"{n:,} {name}" for n in (cap, need))
             raise ConfigError(
-                f"{spec.topology.name} on task {spec.task.id}: {whose} of {cap:,} {name} is too small for one call "
-                f"and the finish, which need {need:,}; raise it, or take a smaller team or a cheaper model"
+                f"{spec.topology.name} on task {spec.task.id}: {whose} of {has} is too small for one call "
+                f"and the finish, which need {needs}; raise it, or take a smaller team or a cheaper model"
             )
 
 

@@ -1,5 +1,7 @@
 """Owns what all commands share: the app, its consoles, and the common options."""
 
+import os
+import sys
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -44,9 +46,16 @@ Settings = Annotated[
 ]
 
 
+class _Screen(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence: who reads no further has not asked to stop, and what runs may have been paid for."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console() -> Console:
     """Where text for people goes."""
-    screen = Console(highlight=False)
+    screen = _Screen(highlight=False)
     if not screen.is_terminal:
         # A file or a pipe has no width; rich would take 80 columns and cut the tables.
         screen.width = 120

@@ -75,11 +75,13 @@ def tasks_of(text: str) -> list[Task]:
     """Tasks from a .jsonl file, from a generator as in `companies:3`, or one task of this text.
 
     Raises:
-        ConfigError: see `benchmarks.tasks.jsonl.load`.
+        ConfigError: an unknown generator, or see `benchmarks.tasks.jsonl.load`.
     """
     family, _, n = text.partition(":")
     if family in _FAMILIES and n.isdecimal():
         return _FAMILIES[family](int(n))
+    if n.isdecimal() and family.isidentifier():
+        raise ConfigError(f"{text!r} is no task: there is no generator {family!r} here, only {', '.join(_FAMILIES)}")
     return load(Path(text)) if text.endswith(".jsonl") else [Task(text)]
 
 
@@ -161,7 +163,7 @@ def summary(result: RunResult) -> dict[str, Any]:
 def print_run(result: RunResult) -> None:
     """Print how a run ended, for a person."""
     total, screen = result.spend.total, console()
-    mark = {True: " (correct)", False: " (wrong)", None: ""}[result.correct]
+    mark = {True: " (correct)", False: " (wrong)", None: ""}[result.correct if result.answer is not None else None]
     why = f": {result.reason}" if result.reason else ""
     screen.print(Text(plain(f"{result.run_id}  {result.status}{why}")))
     screen.print(Text(f"answer  {plain(result.answer or '-')}{mark}"))
@@ -276,7 +278,10 @@ def show(
             raise typer.Exit(1)
         return
     if result is None:
-        raise ConfigError(f"{out} has no finished run {run_id!r}; `ostrom ls --out {out}` lists them")
+        raise ConfigError(
+            f"{out} has no finished run {run_id!r}; `ostrom ls --out {out}` lists them, and "
+            f"`ostrom show {run_id} --books` tells of one that is under way"
+        )
     if sequence is not None:
         write_picture(sequence, sequence_of(result), quiet=as_json)
     if as_json:

@@ -125,7 +125,7 @@ async def prove(model: "Unproved", send: Callable[[ChatModel, ChatRequest], Awai
         raise refusals[0]  # it is not the field
     raise ConfigError(
         f"model {model.name!r}: its endpoint obeys neither max_tokens nor max_completion_tokens, so no cap can be kept."
-        " Declare what a call consumes in ostrom.toml: fixed_usage where the answers come from a script, or window_tokens"
-        ' with limit_field = "window", which holds the whole window for each call; or name limit_field, if it obeys one'
-        " after all"
+        " Declare what a call consumes in ostrom.toml: fixed_usage = [input, output] where the answers come from a script, or"
+        ' window_tokens with limit_field = "window", which holds the whole window for each call; or name limit_field, if it'
+        " obeys one after all"
     )

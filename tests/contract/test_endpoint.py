@@ -39,8 +39,10 @@ from runtime.models.catalog import Catalog, ModelSpec
 from runtime.models.endpoints.visit import Ended
 from runtime.models.governor import Governor
 from runtime.models.openai import OpenAIModel
+from runtime.models.probe import PROBE, obeys
 from runtime.models.scripted import ScriptedModel
 from runtime.models.server import BODY_LIMIT_BYTES, create_app, serve
+from runtime.models.spec import LimitField
 from runtime.needs import chat_need
 from runtime.usage import Usage
 
@@ -260,6 +262,21 @@ async def test_a_limit_below_a_scripted_output_is_refused_and_not_billed() -> No
     }  # fmt: skip
     assert books["models"]["unmetered"] == nothing | {"requests": 1, "answered": 1, "unmetered": 1}
     assert (books["models"]["echo"], books["rejected"]) == (nothing, 0)
+
+
+@pytest.mark.parametrize("name", ["sim/small", "wordy", "cut", "unmetered"])
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+async def test_a_served_model_shows_which_limit_it_obeys_whatever_it_plays(
+    base_url: str, name: str, field: LimitField
+) -> None:
+    """A solver reads tasks only, and a script says its words: neither could be asked to count."""
+    async with client(base_url, name, window_tokens=8_000) as model:
+        assert model.unproved
+        reply = await model.probe(field).complete(PROBE)
+
+    assert obeys(reply)
+    assert reply.text == "one, two, three, four, five, six, seven, eight, nine, ten, eleve"
+    assert reply.usage == Usage(prompt_tokens(PROBE), 16)
 
 
 async def test_an_unknown_model_is_refused_and_the_known_ones_are_named(base_url: str) -> None:

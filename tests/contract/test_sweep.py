@@ -224,6 +224,17 @@ def test_one_folder_has_one_sweep_at_a_time(tmp_path: Path, ostrom: Ostrom, ostr
     assert f"process {running.pid} on host {socket.gethostname()}" in second.stderr
 
 
+def test_a_reader_that_goes_away_ends_nothing(tmp_path: Path, ostrom: Ostrom) -> None:
+    """As `ostrom run … | head -1` does."""
+    running = ostrom("run", "companies:1", "--tokens", "9000", "--out", "kept", cwd=tmp_path)
+    running.stdout.close()
+
+    assert running.stderr.read() == ""
+    assert running.wait(RUN_S) == 0
+    assert "completed" in ostrom("ls", "--out", "kept", cwd=tmp_path, within=RUN_S).stdout
+    running.stderr.close()
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """Lets what is started here be interrupted, also where the tests themselves were started in the background of a shell."""

@@ -16,10 +16,11 @@ from runtime.errors import (
     ModelUnavailable,
 )
 from runtime.models.base import ChatModel, ChatRequest, prompt_tokens
+from runtime.models.probe import PROBE
 from runtime.models.server.accounts import Account, Books
 from runtime.models.server.faults import PREFIX, WINDOW_TOKENS, Fault, Played, find
 from runtime.models.server.limits import Denied, Gate
-from runtime.models.server.replies import DONE, chunks, completion, frame
+from runtime.models.server.replies import DONE, chunks, completion, counted, frame
 from runtime.models.server.requests import ChatBody, RequestRefused, read_body
 from runtime.models.server.script import EVENTS, Script, document, refusal
 
@@ -138,7 +139,8 @@ class Chat:
 
     async def _model_answer(self, model: ChatModel, body: ChatBody, chat: ChatRequest, account: Account) -> Played:
         try:
-            reply = await model.complete(chat)
+            # What it plays may be a solver or a script; a client may ask all the same whether the limit is obeyed.
+            reply = counted(chat) if chat.messages == PROBE.messages else await model.complete(chat)
         except ModelRefused as error:
             account.refused += 1
             return Played(refusal(error.status, error.text), None)

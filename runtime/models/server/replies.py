@@ -11,7 +11,16 @@ from typing import Any
 
 import orjson
 
-from runtime.models.base import ChatModel, ChatReply, TokenLogprob, ToolCall
+from runtime.models.base import (
+    ChatModel,
+    ChatReply,
+    ChatRequest,
+    FinishReason,
+    TokenLogprob,
+    ToolCall,
+    estimate_tokens,
+    prompt_tokens,
+)
 from runtime.usage import Usage
 
 Document = dict[str, Any]
@@ -21,6 +30,10 @@ PIECE_CHARS = 16
 """Length of the pieces a text is streamed in; long texts go in larger ones, so that there are never more than 1,000."""
 TOKEN_CHARS = 4
 """Length of what the made-up probabilities take for a token."""
+_ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_NUMBERS = ", ".join([*_ONES, *_TEENS, *(n for ten in _TENS for n in (ten, *(f"{ten}-{one}" for one in _ONES)))])
 
 
 def dump(document: object) -> bytes:
@@ -86,6 +99,13 @@ def usage_document(usage: Usage) -> Document:
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens} | written,
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
+
+
+def counted(request: ChatRequest) -> ChatReply:
+    """The answer to the question that tells which limit an endpoint obeys: numbers in words, up to the limit."""
+    written = min(estimate_tokens(_NUMBERS), request.max_tokens)
+    finish: FinishReason = "length" if written == request.max_tokens else "stop"
+    return ChatReply(_NUMBERS[: 4 * written], Usage(prompt_tokens(request), written), finish)
 
 
 def made_up_logprobs(text: str, seed: int, tops: int) -> tuple[TokenLogprob, ...]:

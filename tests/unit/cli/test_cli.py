@@ -121,6 +121,8 @@ def test_a_fault_in_an_experiment_is_told_before_anything_is_spent(
         ("run What? --tokens=-1", ["tokens=-1"]),
         ("run What? --seconds nan", ["seconds=nan"]),
         ("run companies:1 --tokens 90", ["too small for one call"]),
+        ("run companies:1 --usd 0.00001", ["the budget of $0.00001 is too small", "which need $0.000"]),
+        ("run companis:2 --tokens 9000", ["no generator 'companis'", "companies, craft"]),
         ("run What? --tokens 9000", ["sim/small is simulated", "name a real model"]),
         ("run What? --tokens 9000 --model nobody", ["no model 'nobody'"]),
         ("run What? --tokens 9000 --model auction:sim/small", ["two or more different models"]),
