@@ -7,16 +7,16 @@ votes are written without thinking, and summaries with a little.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
 from runtime.agents.blocks import clip
 from runtime.errors import BadModelReply
 from runtime.ids import draw
-from runtime.messages import Bid, Plan, Report, Vote, reply_json
+from runtime.messages import Bid, Part, Report, Vote, reply_json
 from runtime.models.base import ChatRequest, ToolCall, estimate_tokens
-from runtime.models.simulated.noise import REFERENCE_TOKENS, Noise, item, normal
+from runtime.models.simulated.noise import REFERENCE_TOKENS, Item, Noise, item, normal
 from runtime.models.simulated.port import Call, Move, Solver, ToolSolver
 from runtime.models.simulated.prompt import Prompt, covers_note
 
@@ -36,6 +36,10 @@ class Turn:
     prompt: Prompt
     request: ChatRequest
     thought_tokens: int = 0
+    _item: Item = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._item = item(self.task, self.noise.lineage)
 
     def reply(self) -> str | ToolCall:
         """Text of the typed reply asked for, or a plain answer where none was; or the tool call that has to come before.
@@ -68,10 +72,10 @@ class Turn:
         """Cut the work; each part cut is one operation."""
         work = (self.task, self.prompt.part, self.prompt.parts_wanted or USUAL_PARTS)
         parts = self.solver.plan(*work)
-        right = reply_json(Plan(parts))
+        right = _plan(parts)
         if self._succeeds(right, len(parts)):
             return right
-        return reply_json(Plan(self.solver.plan(*work, slip=self._draw("slip"))))
+        return _plan(self.solver.plan(*work, slip=self._draw("slip")))
 
     def call(self, mails: Sequence[Report]) -> ToolCall | None:
         """The tool call that work on top of these mails needs next, one operation; None where it needs none."""
@@ -166,12 +170,12 @@ class Turn:
         return self._draw("right") < self._chance(ops, self.thought_tokens / max(shares, 1))
 
     def _chance(self, ops: int, tokens_per_op: float) -> float:
-        return self.noise.chance(ops, tokens_per_op, item(self.task, self.noise.lineage).difficulty)
+        return self.noise.chance(ops, tokens_per_op, self._item.difficulty)
 
     def _draw(self, purpose: str, number: int = 0) -> float:
         # The name keeps two models apart that are asked with one seed: what they share is the item's difficulty at most,
         # otherwise their failures would correlate far above the fitted figure.
-        return draw(self.request.seed, item(self.task, self.noise.lineage).seed, self.name, purpose, number)
+        return draw(self.request.seed, self._item.seed, self.name, purpose, number)
 
 
 def called_text(call: ToolCall) -> str:
@@ -183,7 +187,11 @@ def _called(call: Call, number: int) -> ToolCall:
     return ToolCall(f"call-{number + 1}", call.tool, orjson.dumps(dict(call.arguments)).decode())
 
 
-# What `reply_json` makes of a Report and a Verdict, in a sixth of the time: most calls of a run are these two.
+# What `reply_json` makes of a Plan, a Report and a Verdict, in a sixth of the time: most calls of a run are these.
+
+
+def _plan(parts: Sequence[Part]) -> str:
+    return orjson.dumps({"parts": [{"text": part.text, "needs": part.needs} for part in parts]}).decode()
 
 
 def _report(move: Move) -> str:
