@@ -1,1 +1,1 @@
-"""Owns the limits of endpoints: what is learned of them, how hosts share it, and who goes next. Pure, but for `hub`."""
+"""Owns the limits of endpoints: what is learned of them, how hosts share it, and who goes next. Pure throughout."""
