@@ -1108,13 +1108,8 @@ class Hosts:
         return result
 
 
-@pytest.mark.parametrize("nth", range(3))
-@pytest.mark.parametrize("late", [False, True], ids=["before the seal", "after it"])
-async def test_a_host_that_was_replaced_sends_nothing_more_and_what_it_had_in_flight_is_booked_once(
-    nth: int, late: bool
-) -> None:
-    """The old host hangs in its n-th call while the new one takes over; that call ends before the seal or after it."""
-    model = Steered()
+async def hanging(model: Steered, nth: int) -> tuple[Hosts, anyio.Event, anyio.Event]:
+    """Hosts with a run that entered; its n-th call sets the first event, and hangs until the second is set."""
     hosts = Hosts(model)
     await hosts.on_bank("open")
     await hosts.on_bank("enter", Limits(ACCOUNT, True, NO_CAPS), [[("r", (2000, 0, 0, 0))]])
@@ -1125,6 +1120,17 @@ async def test_a_host_that_was_replaced_sends_nothing_more_and_what_it_had_in_fl
         await go_on.wait()
 
     model.hooks[nth] = hang
+    return hosts, in_flight, go_on
+
+
+@pytest.mark.parametrize("nth", range(3))
+@pytest.mark.parametrize("late", [False, True], ids=["before the seal", "after it"])
+async def test_a_host_that_was_replaced_sends_nothing_more_and_what_it_had_in_flight_is_booked_once(
+    nth: int, late: bool
+) -> None:
+    """The old host hangs in its n-th call while the new one takes over; that call ends before the seal or after it."""
+    model = Steered()
+    hosts, in_flight, go_on = await hanging(model, nth)
     ends: list[OrchestrationError] = []
 
     async def zombie(life: Life) -> None:
@@ -1168,16 +1174,7 @@ async def test_the_figure_of_a_zombie_replaces_what_was_charged_for_it(tmp_path:
             return self.usage._replace(output_tokens=240)
 
     model = Roomy()
-    hosts = Hosts(model)
-    await hosts.on_bank("open")
-    await hosts.on_bank("enter", Limits(ACCOUNT, True, NO_CAPS), [[("r", (2000, 0, 0, 0))]])
-    in_flight, go_on = anyio.Event(), anyio.Event()
-
-    async def hang() -> None:
-        in_flight.set()
-        await go_on.wait()
-
-    model.hooks[0] = hang
+    hosts, in_flight, go_on = await hanging(model, 0)
 
     async def zombie(life: Life) -> None:
         with pytest.raises(StaleEpoch):
