@@ -5,15 +5,15 @@ text of the cause is kept.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from runtime.errors import AgentFailed, OrchestrationError
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 
-async def contained(where: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+async def contained(where: str, call: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
     """Await foreign code.
 
     Raises:
@@ -21,17 +21,17 @@ async def contained(where: str, call: Callable[P, Awaitable[T]], *args: P.args, 
             in it; ours before foreign ones); everything else, `sys.exit()` included, as AgentFailed.
     """
     try:
-        return await call(*args, **kwargs)
+        return await call(*args)
     except OrchestrationError:
         raise
     except (Exception, SystemExit) as error:
         raise _ours(where, error) from error
 
 
-def contained_sync(where: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def contained_sync(where: str, call: Callable[[*Ts], T], *args: *Ts) -> T:
     """Call foreign code that does not wait; otherwise as `contained`."""
     try:
-        return call(*args, **kwargs)
+        return call(*args)
     except OrchestrationError:
         raise
     except (Exception, SystemExit) as error:

@@ -96,11 +96,11 @@ class RunTeam:
         """
         replies: dict[int, Mailable | Refusal] = {}
         errors: dict[int, OrchestrationError] = {}
-        by_seat: dict[str, list[int]] = {}
+        by_seat: dict[str, tuple[int, ...]] = {}
         for i, (seat, _) in enumerate(asks):
-            by_seat.setdefault(seat, []).append(i)
+            by_seat[seat] = (*by_seat.get(seat, ()), i)
 
-        async def in_turn(indices: list[int]) -> None:
+        async def in_turn(indices: Sequence[int]) -> None:
             for i in indices:
                 seat, message = asks[i]
                 try:
@@ -112,7 +112,7 @@ class RunTeam:
                     return
 
         if len(by_seat) == 1:
-            await in_turn(list(range(len(asks))))
+            await in_turn(range(len(asks)))
         elif self._virtual:
             await side_by_side([in_turn(indices) for indices in by_seat.values()])
         else:

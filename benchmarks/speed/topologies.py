@@ -34,7 +34,7 @@ from runtime.task import Task
 from runtime.usage import Price, Usage
 from topologies import Cascade, Chain, Graph, Hybrid, Independent, Mesh, Single, Star, Topology, Tree
 
-MAX_BYTES = 10_240
+MAX_BYTES = 10_000
 SHAPES: tuple[Callable[[], Topology], ...] = (
     Single,
     lambda: Independent(8),

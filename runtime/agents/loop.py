@@ -224,8 +224,7 @@ class Turn:
         # A summary is not shrunk: cut off, it would be a clipped mail that cost something.
         least = LEAST_TOKENS.get(request.reply, request.max_tokens)
         order = Order(key, kind, name, least, self.floor if work else 0, senders, self.place.level.scope)
-        seed = seed_of(*self.desk.seed_parts, *key)
-        seeded = replace(request, seed=seed)
+        seeded = replace(request, seed=seed_of(*self.desk.seed_parts, *key))
         if self.desk.spread is not None:
             model = self.desk.spread.model(self.place.seat, name, model)
         reply = await self.desk.attempts.chat(model, seeded, order)

@@ -16,14 +16,15 @@ tool of an open attempt, may wait for itself, and nothing here can see that.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Protocol
 
 import anyio
 
-from runtime.bank.book import AttemptId, Held, Need, Refused, Scope, Settled, Waiting
+from runtime.bank.book import AttemptId, Held, Need, Refused, Settled, Waiting
 from runtime.bank.ledger import Ledger
 from runtime.bank.vector import Vector, fits, guards
-from runtime.errors import BudgetError, BudgetExceeded, StaleEpoch
+from runtime.errors import BudgetError, BudgetExceeded
 from runtime.journal import Key
 from runtime.trampoline import handover
 
@@ -41,15 +42,13 @@ class Permit(Protocol):
 
 
 class _Waiter:
-    __slots__ = ("decided", "epoch", "outcome", "place")
+    __slots__ = ("decided", "outcome")
 
-    def __init__(self, place: Scope, epoch: int) -> None:
-        self.place = place
-        self.epoch = epoch
+    def __init__(self) -> None:
         self.decided = anyio.Event()
-        self.outcome: Held | Refused | StaleEpoch | None = None
+        self.outcome: Held | Refused | None = None
 
-    def decide(self, outcome: Held | Refused | StaleEpoch) -> None:
+    def decide(self, outcome: Held | Refused) -> None:
         self.outcome = outcome
         self.decided.set()
 
@@ -69,7 +68,6 @@ class Admission:
         self._guard = guards(len(ledger.dimensions))
         self._unbound: dict[str, bool] = {}
         self._waiters: dict[Key, _Waiter] = {}
-        self._stirred = anyio.Event()
         self.on_first_stir: Callable[[], object] = _nothing
         """Called once, when the first request of a virtual run has to wait; most runs never need their decider."""
 
@@ -82,7 +80,7 @@ class Admission:
 
         Raises:
             BudgetExceeded: it does not fit and waiting cannot help.
-            StaleEpoch: a newer host owns the scope, perhaps only since this request began to wait.
+            StaleEpoch: a newer host owns the scope.
         """
         if permit is not None:
             await permit.acquire()
@@ -95,26 +93,10 @@ class Admission:
                 permit.release()
             raise
         if isinstance(outcome, Waiting):
-            return await self._wait(key, _Waiter(self.ledger.scopes[scope], epoch), permit)
+            return await self._wait(key, _Waiter(), permit)
         if isinstance(outcome, Held) and allowance is not None:
             self._allowances[key.seat] = allowance - outcome.amounts
         return outcome
-
-    def fence(self, scope: str, epoch: int, *, billed: bool = True) -> list[AttemptId]:
-        """Let a newer host own a scope and all below: what older ones hold is closed, who waits for them is told so.
-
-        Args:
-            billed: as for `Ledger.expire`.
-        """
-        self.ledger.open(scope, None, (), epoch=epoch)
-        closed = self.ledger.expire(scope, billed=billed)
-        self._allowances.clear()
-        for waiter in self._waiters.values():
-            place = waiter.place
-            if waiter.outcome is None and waiter.epoch < place.epoch and self.ledger.scopes[scope] in place.path:
-                waiter.decide(StaleEpoch(place.name, waiter.epoch, place.epoch))
-        self.stir()
-        return closed
 
     def sent(self, id: AttemptId, epoch: int) -> None:
         """Note that the bytes are about to leave.
@@ -129,14 +111,11 @@ class Admission:
             raise
 
     def settle(self, id: AttemptId, used: Vector | None) -> None:
-        """Settle in the book and let waiters have what came back. Nothing, where a newer host had it voided."""
+        """Settle in the book and let waiters have what came back."""
         record = self.ledger.record(id)
-        if record.state == "voided":
-            return
-        is_news = record.state != "settled"
         self.ledger.settle(id, used)
         allowance = self._allowances.get(id.key.seat)
-        if is_news and used is not None and allowance is not None:
+        if used is not None and allowance is not None:
             if fits(used, allowance + record.amounts, self._guard):
                 self._allowances[id.key.seat] = allowance + record.amounts - used
             else:
@@ -144,17 +123,10 @@ class Admission:
         self.stir()
 
     def release(self, id: AttemptId) -> None:
-        """Release in the book and let waiters have what came back.
-
-        Where a newer host has closed the attempt already, the proof that nothing was sent is its late figure.
-        """
-        record = self.ledger.record(id)
-        if record.state == "charged_max":
-            self.ledger.settle(id, 0)
-        elif record.is_open:
-            self.ledger.release(id)
-            if id.key.seat in self._allowances:
-                self._allowances[id.key.seat] += record.amounts
+        """Release in the book and let waiters have what came back."""
+        self.ledger.release(id)
+        if id.key.seat in self._allowances:
+            self._allowances[id.key.seat] += self.ledger.record(id).amounts
         self.stir()
 
     async def decide_at_quiescence(self) -> None:
@@ -162,8 +134,13 @@ class Admission:
         while True:
             await self._stirred.wait()
             await anyio.wait_all_tasks_blocked()
-            self._stirred = anyio.Event()
+            del self._stirred
             self._announce()
+
+    @cached_property
+    def _stirred(self) -> anyio.Event:
+        """Set by what stirs, until it is decided. Made when first needed: it weighs a kilobyte, and most runs never wait."""
+        return anyio.Event()
 
     async def _wait(self, key: Key, waiter: _Waiter, permit: Permit | None) -> Held:
         self._waiters[key] = waiter
@@ -176,14 +153,12 @@ class Admission:
                     permit.release()
                 in_place = False
                 await waiter.decided.wait()
-            if isinstance(waiter.outcome, StaleEpoch):
-                raise waiter.outcome
             if isinstance(waiter.outcome, Refused):
                 raise BudgetExceeded(*waiter.outcome[1:])
             if permit is not None and not in_place:
                 await permit.acquire()
         except BaseException:
-            # Refused, fenced or cancelled. What was granted in the same instant goes back, what was not leaves the queue.
+            # Refused or cancelled. What was granted in the same instant goes back, what was not leaves the queue.
             if permit is not None and in_place:
                 permit.release()
             if isinstance(waiter.outcome, Held):
@@ -193,8 +168,7 @@ class Admission:
                 self.stir()
             raise
         finally:
-            if self._waiters.get(key) is waiter:  # and not one of a newer host
-                del self._waiters[key]
+            del self._waiters[key]
         assert isinstance(waiter.outcome, Held)
         return waiter.outcome
 

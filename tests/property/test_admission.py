@@ -1,8 +1,8 @@
 """Many agents at one budget: nobody is refused in vain, nobody waits for ever, nothing leaks, and virtual runs repeat.
 
 Teams are drawn: scopes in a tree with ceilings of their own; seats that call, use other agents as tools, finish on what was
-kept for them, and give up at any moment; and hosts that are replaced while they wait or call. They are played on virtual
-time, where tasks that are ready at once run in random order, and on asyncio.
+kept for them, and give up at any moment. They are played on virtual time, where tasks that are ready at once run in random
+order, and on asyncio.
 """
 
 import random
@@ -12,22 +12,20 @@ from typing import Any, NamedTuple
 
 import anyio
 import pytest
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from runtime.bank.admission import Admission
-from runtime.bank.book import Need, Refused, Settled
+from runtime.bank.book import Held, Need, Refused
 from runtime.bank.ledger import Ledger, Order
 from runtime.bank.ledger_queue import Request
 from runtime.bank.vector import Vector, pack
-from runtime.errors import BudgetExceeded, StaleEpoch
+from runtime.errors import BudgetExceeded
 from runtime.journal import Key
 
-Outcomes = dict[tuple[int, Key], tuple[Any, ...]]
-"""By epoch and key."""
+Outcomes = dict[Key, tuple[Any, ...]]
 FOR_EVER_S = 10**6
 """On virtual time. Nobody has anything to do any more, so the clock jumps there."""
 TOO_LONG_S = 60
@@ -65,19 +63,10 @@ class Seat(NamedTuple):
     """After how many seconds, or turns on asyncio."""
 
 
-class Fence(NamedTuple):
-    """A new host takes a scope over, and all below, and does the work of its seats again."""
-
-    node: int
-    after: int
-    billed: bool
-
-
 class Team(NamedTuple):
     cap: int
     nodes: list[Node]
     seats: list[Seat]
-    fence: Fence | None = None
 
 
 few = st.integers(0, 3)
@@ -103,7 +92,6 @@ teams = st.builds(
     st.integers(0, 120),
     st.lists(st.builds(Node, few, st.none() | st.integers(0, 30)), min_size=1, max_size=3),
     st.lists(seats, min_size=2, max_size=8),
-    st.none() | st.builds(Fence, few, st.integers(0, 5), st.booleans()),
 )
 
 
@@ -148,32 +136,20 @@ class Play:
             with anyio.fail_after(FOR_EVER_S if self.order == "key" else TOO_LONG_S):
                 async with anyio.create_task_group() as all_seats:
                     for i in spawn_order:
-                        all_seats.start_soon(self.patient, i, 0)
-                    if self.team.fence is not None:
-                        await self.replace_host(self.team.fence, all_seats, spawn_order)
+                        all_seats.start_soon(self.patient, i)
             group.cancel_scope.cancel()
 
-    async def replace_host(self, fence: Fence, group: TaskGroup, spawn_order: Sequence[int]) -> None:
-        node = fence.node % len(self.paths)
-        # Between two instants, like giving up: D1 says nothing about what comes from outside at the very same moment.
-        await (anyio.sleep(fence.after + 0.25) if self.order == "key" else self.pause(3 * fence.after))
-        self.admission.fence(f"scope-{node}", 1, billed=fence.billed)
-        for i in spawn_order:
-            if node in self.path_of(self.team.seats[i]):
-                group.start_soon(self.patient, i, 1)
-
-    async def patient(self, i: int, epoch: int) -> None:
+    async def patient(self, i: int) -> None:
         gives_up = self.team.seats[i].gives_up
         if self.order == "key":
             # Between two instants, so that nobody gives up at the very moment when something else happens.
-            with anyio.move_on_after(None if gives_up is None else gives_up + 0.5), suppress(StaleEpoch):
-                await self.work(i, epoch)
+            with anyio.move_on_after(None if gives_up is None else gives_up + 0.5):
+                await self.work(i)
             return
         async with anyio.create_task_group() as group:
             if gives_up is not None:
                 group.start_soon(self.cancel_after, gives_up, group.cancel_scope)
-            with suppress(StaleEpoch):
-                await self.work(i, epoch)
+            await self.work(i)
             group.cancel_scope.cancel()
 
     async def cancel_after(self, turns: int, scope: anyio.CancelScope) -> None:
@@ -181,14 +157,14 @@ class Play:
             await checkpoint()
         scope.cancel()
 
-    async def work(self, i: int, epoch: int) -> None:
+    async def work(self, i: int) -> None:
         seat = self.team.seats[i]
         steps = 0
         try:
             for step, call in enumerate(seat.calls):
-                await self.attempt(epoch, Key(step, name(i), 0), seat, call)
+                await self.attempt(Key(step, name(i), 0), seat, call)
                 for _ in range(call.tool):  # what it asked with is settled
-                    await self.attempt(epoch, Key(steps, f"{name(i)}/tool", 0), seat, call)
+                    await self.attempt(Key(steps, f"{name(i)}/tool", 0), seat, call)
                     steps += 1
         except BudgetExceeded:
             pass
@@ -196,28 +172,23 @@ class Play:
             most = seat.share
             call = Call(0, 0, most, most, 1, most, 0)
             with suppress(BudgetExceeded):  # which of them may be, says `its_floor_was_there`
-                await self.attempt(epoch, Key(len(seat.calls), name(i), 0), seat, call, pack((most,)))
+                await self.attempt(Key(len(seat.calls), name(i), 0), seat, call, pack((most,)))
 
-    async def attempt(self, epoch: int, key: Key, seat: Seat, call: Call, floor: Vector = 0) -> None:
+    async def attempt(self, key: Key, seat: Seat, call: Call, floor: Vector = 0) -> None:
         for _ in range(call.turns):
             await checkpoint()
         asked = self.now()
         need = Need(pack((call.fixed,)), 1, call.most, call.least)
         try:
             scope = f"scope-{self.path_of(seat)[0]}"
-            held = await self.admission.admit(key, scope, need, floor, epoch, self.places)  # type: ignore[arg-type]
+            held = await self.admission.admit(key, scope, need, floor, 0, self.places)  # type: ignore[arg-type]
         except BudgetExceeded as error:
-            self.outcomes[epoch, key] = ("refused", error.scope, error.need, error.left, asked, self.now())
+            self.outcomes[key] = ("refused", error.scope, error.need, error.left, asked, self.now())
             raise
-        except StaleEpoch:
-            self.outcomes[epoch, key] = ("fenced", asked, self.now())
-            raise
+        assert isinstance(held, Held)
         try:
-            if isinstance(held, Settled):  # the lost host has the answer in its journal
-                self.outcomes[epoch, key] = ("answered", asked)
-                return
-            self.outcomes[epoch, key] = ("held", held.units, asked, self.now())
-            self.admission.sent(held.id, epoch)
+            self.outcomes[key] = ("held", held.units, asked, self.now())
+            self.admission.sent(held.id, 0)
             used: Vector | None = None
             try:
                 await self.pause(call.latency)
@@ -251,14 +222,8 @@ class Play:
                 self.its_floor_was_there(seat, Key(len(seat.calls), name(i), 0))
 
     def its_floor_was_there(self, seat: Seat, key: Key) -> None:
-        """For each host's finishing call, unless the lost one had sent it and may be billed for it."""
-        for epoch in (0, 1):
-            outcome = self.outcomes.get((epoch, key))
-            was_sent = epoch and any(
-                r.id.key == key and r.charged is not None and not r.epoch for r in self.ledger.records()
-            )
-            if outcome and outcome[0] not in {"fenced", "answered"} and not was_sent:
-                assert outcome[:2] == ("held", seat.share), "a floor was lent"
+        outcome = self.outcomes.get(key)
+        assert outcome is None or outcome[:2] == ("held", seat.share), "a floor was lent"
 
 
 def judged(request: Request, dimensions: tuple[str, ...]) -> int | Refused | set[str]:

@@ -201,8 +201,6 @@ RARE: dict[str, tuple[list[Edit], str, dict[str, object]]] = {
     ),
 }
 SPENT = "test_what_a_seat_has_spent_of_its_allowance_it_does_not_have_again_at_once"
-LATE = "test_what_a_lost_host_learns_late_counts_once"
-NEIGHBOURS = "test_a_fence_leaves_other_scopes_alone_and_lets_them_have_what_came_back"
 ADMISSION: dict[str, tuple[list[Edit], str, tuple[object, ...]]] = {
     "who gives up lets nobody go": (
         [in_admission("_wait", "withdraw(key)\n            self.stir()", "withdraw(key)")],
@@ -247,28 +245,6 @@ ADMISSION: dict[str, tuple[list[Edit], str, tuple[object, ...]]] = {
         "test_in_a_scope_whose_own_cap_could_bind_the_lowest_key_wins",
         ((2, 1, 0),),
     ),
-    "a fence wakes nobody": (
-        [in_admission("fence", "waiter.decide(", "str(")],
-        "test_who_waits_is_told_at_once_that_another_host_has_taken_over",
-        ("key",),
-    ),
-    "a fence wakes every older epoch": (
-        [in_admission("fence", " and self.ledger.scopes[scope] in place.path", "")],
-        "test_a_fence_leaves_who_waits_in_a_scope_that_was_taken_over_and_is_not_expired_yet",
-        (),
-    ),
-    "a fence keeps what came back": ([in_admission("fence", "    self.stir()", "    pass")], NEIGHBOURS, ("key",)),
-    "a fenced waiter cleans up after another": (
-        [in_admission("_wait", "if self._waiters.get(key) is waiter", "if True")],
-        "test_the_clean_up_of_a_fenced_waiter_leaves_the_new_hosts_request_for_the_same_key",
-        (),
-    ),
-    "a lost host is heard where nobody bills": (
-        [in_admission("settle", 'record.state == "voided"', "False")],
-        LATE,
-        (),
-    ),
-    "a lost host's proof is not heard": ([in_admission("release", 'record.state == "charged_max"', "False")], LATE, ()),
     "a place is kept by who waits for budget": (
         [in_admission("_wait", "in_place = False", "pass")],
         "test_a_place_is_given_back_while_waiting_for_budget_and_taken_again",
