@@ -30,6 +30,8 @@ _DASHES = ("-", "--", ":", "-.")
 _GREY = "#8a8a8a"
 _WIDTH_IN = 11.0
 _TICK_PT = 9.0
+_BESIDE = 1.3
+"""A log axis of spend goes on by this factor on either side."""
 _MODELS_A_ROW = 3
 _TOPOLOGIES_A_ROW = 5
 _STYLE: dict[Any, Any] = {
@@ -175,7 +177,9 @@ def _figure(title: str, n_panels: int, a_row: int, height_in: float) -> Iterator
 def _spend_panel(panel: Axes, points: pl.DataFrame, unit: str, model: str, look: _Look, joined: bool) -> None:
     if joined:
         best = points.filter("efficient").sort(unit)
-        panel.plot(best[unit], best["success"], color=_GREY, linewidth=4, alpha=0.3, drawstyle="steps-post", zorder=1)
+        # Who has more to spend than the dearest of them reaches as much with it.
+        spend, reached = [*best[unit], max(points[unit]) * _BESIDE], [*best["success"], best["success"][-1]]
+        panel.plot(spend, reached, color=_GREY, linewidth=4, alpha=0.3, drawstyle="steps-post", zorder=1)
     for (topology,), line in points.filter(model=model).group_by("topology", maintain_order=True):
         style = look.line(str(topology), model) | ({} if joined else {"linestyle": "none"})
         _line(panel, line[unit].to_list(), line, style, whiskers=True)
@@ -190,7 +194,7 @@ def _line(panel: Axes, x: Sequence[float], points: pl.DataFrame, style: dict[str
 
 
 def _spend_axes(panels: Sequence[Axes], spend: Sequence[float], unit: str) -> None:
-    low, high = min(spend) / 1.25, max(spend) * 1.25
+    low, high = min(spend) / _BESIDE, max(spend) * _BESIDE
     ticks = _ticks(low, high, _panel_pt(len(panels), _MODELS_A_ROW), unit)
     for panel in panels:
         panel.set_xscale("log")
