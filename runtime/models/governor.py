@@ -78,8 +78,9 @@ class Governor:
         name, declared = endpoint
         lane = self._lanes.setdefault(name, Lane(declared))
         lane.declared = lane.declared.and_also(declared)
-        tokens = 0 if declared.tokens_per_minute is None else unpack(need.at(need.most), TOKENS + 1)[TOKENS]
-        return _Place(self, lane, Ticket(run, tokens), model.name)
+        # Counted whether or not tokens are limited: a limit may be announced while the call waits.
+        tokens = unpack(need.at(need.most), TOKENS + 1)[TOKENS]
+        return _Place(self, lane, Ticket(run, tokens), model)
 
     async def serve(self) -> None:
         """Exchange with the hub and wake who may go, until cancelled. Runs beside every live run; one at a time works."""
@@ -164,7 +165,7 @@ class _Place:
 
     __slots__ = ("_decided", "_governor", "_lane", "_model", "_outage", "_ticket")
 
-    def __init__(self, governor: Governor, lane: "Lane[_Place]", ticket: "Ticket[_Place]", model: str) -> None:
+    def __init__(self, governor: Governor, lane: "Lane[_Place]", ticket: "Ticket[_Place]", model: ChatModel) -> None:
         self._governor, self._lane, self._ticket, self._model = governor, lane, ticket, model
         self._outage = ""
 
@@ -193,7 +194,7 @@ class _Place:
                     self.release()
                 raise
         if self._outage:
-            raise ModelUnreachable(self._model, self._outage)
+            raise ModelUnreachable(self._model.name, self._outage)
 
     def release(self, ended: Ended | None = None) -> None:
         """Give the place back.
@@ -202,6 +203,9 @@ class _Place:
             ended: how the call ended; None: nothing was sent.
         """
         lane, ticket = self._lane, self._ticket
+        announced = getattr(self._model, "announced", None)
+        if announced is not None:
+            lane.hear(self._model.name, announced)
         if ended is None:
             lane.give_back(ticket)
         elif ended.error is None:

@@ -8,6 +8,7 @@ page as a string, a usage of -5 as it is, and half a stream as a whole one.
 
 import asyncio
 import os
+from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import orjson
 from runtime.errors import BadModelReply, ConfigError, ModelError, ModelTimeout, ModelUnavailable, ModelUnreachable
 from runtime.models.base import ChatReply, ChatRequest
 from runtime.models.counting import PromptBounds, Shape, count_in, tokenize_body, tokenize_url
+from runtime.models.endpoints.announced import Announced, announced_in
 from runtime.models.failures import failure, redacted
 from runtime.models.origins import is_openai
 from runtime.models.probe import Probe
@@ -65,6 +67,8 @@ class OpenAIModel:
         self.window_tokens = spec.window_tokens or UNKNOWN_WINDOW_TOKENS
         self.proving = anyio.Lock()
         """Held by whoever finds out which limit the endpoint obeys."""
+        self.announced: Announced | None = None
+        """What the endpoint's answers last said of its limits on haste, for the governor."""
         self._bounds = PromptBounds(name, spec)
         self._shapes: tuple[Shape, ...] = ("messages", "content") if spec.tokenizer == "endpoint" else ()
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
@@ -163,6 +167,7 @@ class OpenAIModel:
         try:
             with anyio.move_on_after(spec.timeout_s) as deadline:
                 async with aclosing(await _post(line.client, request_body(request, spec))) as answer:
+                    self._hear(answer.headers)
                     # Some endpoints do not know streams and answer whole.
                     if spec.stream and answer.headers.get("content-type", "").startswith("application/json"):
                         reply = PlainReply(held)
@@ -177,12 +182,16 @@ class OpenAIModel:
         except ModelError as error:
             return error
         except Answered as answered:
+            self._hear(answered.headers)
             return failure(self.name, answered.status, answered.headers, answered.body, spec.timeout_s)
         except openai.APIError as error:
             return failure_of(error, self.name, spec.timeout_s, line.key)
         except BROKEN as error:
             # What breaks in the middle of an answer, or is not even HTTP, comes past the SDK as the transport raised it.
             return ModelUnavailable(self.name, clean(f"{type(error).__name__}: {error}", line.key))
+
+    def _hear(self, headers: Mapping[str, str]) -> None:
+        self.announced = announced_in(headers) or self.announced
 
     def _line(self) -> _Line:
         try:

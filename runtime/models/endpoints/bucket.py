@@ -6,7 +6,8 @@ import math
 class Bucket:
     """Fills at an even rate up to its size, and is drawn from.
 
-    In any time t no more than `most` + `per_s` t is drawn, and, of a cost above `most`, that one cost more.
+    In any time t no more than `most` + `per_s` t is drawn, less what comes back, and, of a cost above `most`, that one cost
+    more.
 
     Args:
         per_s: how fast it fills.
@@ -30,12 +31,19 @@ class Bucket:
         self._at_s = now_s
 
     def wait_s(self, cost: float) -> float:
-        """How long after the last `fill` a cost may be drawn. One above the size is drawn from a full bucket, as a debt."""
-        short = min(cost, self.most) - self.stock
+        """How long after the last `fill` a cost may be drawn. One above the size is drawn from a half-full bucket, as a debt.
+
+        From a full one, whatever comes in between the moment it is due and the moment it is drawn would be lost.
+        """
+        short = (cost if cost <= self.most else self.most / 2) - self.stock
         if short <= 0:
             return 0.0
         return short / self.per_s if self.per_s > 0 else math.inf
 
     def draw(self, cost: float) -> None:
-        """Take out; a negative cost puts back, and what does not go in is lost."""
-        self.stock = min(self.most, self.stock - cost)
+        """Take out. A negative cost gives back what a call drew and did not use, also above the size: it was let in before."""
+        self.stock -= cost
+
+    def pour(self, stock: float) -> None:
+        """Put in what somebody had no use for; what does not go in is lost."""
+        self.stock = min(max(self.most, self.stock), self.stock + stock)

@@ -16,6 +16,8 @@ breaker).
 from collections import deque
 from typing import Literal, NamedTuple
 
+from runtime.models.endpoints.announced import Announced
+
 MINUTE_S = 60.0
 KEPT_S = 70.0
 """How long starts are remembered: at the end of a minute of patience, what was let through at its beginning still counts."""
@@ -49,7 +51,7 @@ Kind = Literal["limited", "failed"]
 
 
 class Declared(NamedTuple):
-    """What the specs of an endpoint declare; None: no such limit."""
+    """What the specs of an endpoint declare, and its own headers; None: no such limit."""
 
     max_parallel: int
     requests_per_minute: int | None = None
@@ -62,6 +64,10 @@ class Declared(NamedTuple):
             _stricter(self.requests_per_minute, other.requests_per_minute),
             _stricter(self.tokens_per_minute, other.tokens_per_minute),
         )
+
+    def within(self, announced: Announced) -> "Declared":
+        """The stricter of this and what the endpoint announces."""
+        return self.and_also(Declared(self.max_parallel, *announced))
 
 
 def _stricter(one: int | None, other: int | None) -> int | None:
@@ -123,6 +129,11 @@ class Endpoint:
         if now_s < self._quiet_until_s:
             return 0
         return 1 if self._probing else min(int(self.window), self.declared.max_parallel)
+
+    @property
+    def lately(self) -> float:
+        """How many calls were let through in the last minute, or a little more."""
+        return self._accepted.n
 
     def wait_s(self, now_s: float) -> float:
         """How long no call may start."""
@@ -240,22 +251,22 @@ class _Climb:
 class _Log:
     """Starts that were let through, second by second, for a little more than the last minute."""
 
-    __slots__ = ("_n", "_seconds")
+    __slots__ = ("_seconds", "n")
 
     def __init__(self) -> None:
         self._seconds: deque[list[float]] = deque()
-        self._n = 0.0
+        self.n = 0.0
 
     def add(self, n: int, now_s: float) -> None:
         if n and (not self._seconds or now_s - self._seconds[-1][0] >= 1.0):
             self._seconds.append([now_s, 0.0])
         if n:
             self._seconds[-1][1] += n
-            self._n += n
+            self.n += n
         while self._seconds and now_s - self._seconds[0][0] >= KEPT_S:
-            self._n -= self._seconds.popleft()[1]
+            self.n -= self._seconds.popleft()[1]
 
     def rate(self, now_s: float, more_s: float) -> float:
         """Starts a second, over the time since the first one kept, and some more seconds."""
         span_s = (now_s - self._seconds[0][0] if self._seconds else 0.0) + more_s
-        return max(1.0, self._n) / max(1.0, span_s)
+        return max(1.0, self.n) / max(1.0, span_s)

@@ -5,8 +5,10 @@ with three.
 """
 
 from collections import Counter
+from functools import reduce
 from typing import Generic, TypeVar
 
+from runtime.models.endpoints.announced import Announced
 from runtime.models.endpoints.bucket import Bucket
 from runtime.models.endpoints.endpoint import Declared, Loss
 from runtime.models.endpoints.sharing import Flow, Share, Told
@@ -41,6 +43,7 @@ class Lane(Generic[Caller]):
 
     def __init__(self, declared: Declared) -> None:
         self.declared = declared
+        """By the specs of the models that are asked there."""
         self.places = 0
         self.in_flight = 0
         self.again_s = 0.0
@@ -57,6 +60,12 @@ class Lane(Generic[Caller]):
         self._flying: Counter[str] = Counter()
         self._started = self._answered = self._fresh = 0
         self._losses: list[Loss] = []
+        self._announced: dict[str, Announced] = {}
+
+    @property
+    def limits(self) -> Declared:
+        """What is declared, and what the endpoint announced: the strictest, where it counts for each model apart."""
+        return reduce(Declared.within, self._announced.values(), self.declared)
 
     @property
     def waiting(self) -> int:
@@ -67,6 +76,12 @@ class Lane(Generic[Caller]):
     def idle(self) -> bool:
         """Whether nothing is in flight, nobody waits, and everything is told and given back."""
         return not (self.in_flight or self._queue or self.places or self.changed)
+
+    def hear(self, model: str, announced: Announced) -> None:
+        """Take in what the endpoint announced to calls of a model."""
+        if self._announced.get(model) != announced:
+            self._announced[model] = announced
+            self.changed = self.urgent = True
 
     def enter(self, ticket: Ticket[Caller]) -> None:
         """Queue up."""
@@ -98,6 +113,8 @@ class Lane(Generic[Caller]):
             del line[ticket]
             if line:
                 self._queue[run] = line  # behind the other runs
+            if self._buckets[1] is None:
+                ticket.tokens = 0  # drawn from nothing; if a limit is heard of meanwhile, it pays when it lands
             self._draw(1.0, ticket.tokens)
             self.in_flight += 1
             self._flying[run] += 1
@@ -155,7 +172,7 @@ class Lane(Generic[Caller]):
         flows = self._give(0), self._give(1)
         runs = len(self._flying.keys() | self._queue.keys())
         told = Told(
-            self.declared,
+            self.limits,
             self.places,
             self.in_flight,
             self.waiting,
@@ -224,6 +241,7 @@ def _refilled(bucket: Bucket | None, flow: Flow | None, now_s: float) -> Bucket 
         bucket = Bucket(0.0, 0.0, 0.0, now_s)
     bucket.fill(now_s)
     bucket.per_s = flow.per_s
-    bucket.most = max(1.0, bucket.stock + flow.stock, AHEAD_S * flow.per_s)
+    # Above one start, or whatever comes in between a start that is due and the moment it is made would be lost.
+    bucket.most = max(1.0 + AHEAD_S * flow.per_s, bucket.stock + flow.stock)
     bucket.stock += flow.stock
     return bucket

@@ -7,6 +7,7 @@ A host that is silent for too long is taken for dead, and what it had is free.
 """
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import NamedTuple
 
 from runtime.models.endpoints.bucket import Bucket
@@ -14,7 +15,7 @@ from runtime.models.endpoints.endpoint import MINUTE_S, Declared, Endpoint, Loss
 
 SILENCE_S = 30.0
 """A host that has a share speaks every second."""
-BURST = 20
+BURST = 50
 """A declared limit of a minute keeps one part in so many for starts that come together."""
 ASK_AGAIN_S = 1.0
 _USE = 2.0
@@ -99,12 +100,12 @@ class _Shared:
         """Take in what a host tells, and give it its share."""
         self.hosts = {n: h for n, h in self.hosts.items() if now_s - h.heard_s < SILENCE_S}
         host = self.hosts.setdefault(name, _Host(now_s))
-        self._declare(self.endpoint.declared.and_also(told.declared), now_s)
         self._hear(host, told, now_s)
         in_flight = sum(h.told.in_flight for h in self.hosts.values() if h.told is not None)
         busy = any(h.told.waiting for h in self.hosts.values() if h.told is not None)
         news = News(told.started, told.answered, told.fresh, told.losses, in_flight, busy)
         self.endpoint.tell(news, now_s)
+        self._declare(now_s)
         self._set_pace(now_s)
         places = self._places_for(host, now_s)
         flows = self._flow(0, self.starts, host, now_s), self._flow(1, self.tokens, host, now_s)
@@ -112,11 +113,13 @@ class _Shared:
         outage = self.endpoint.outage(now_s)
         return Share(places, flows, self.endpoint.round, wait_s, outage)
 
-    def _declare(self, declared: Declared, now_s: float) -> None:
+    def _declare(self, now_s: float) -> None:
+        """Keep to the strictest of what the hosts know. What is announced may also become more again."""
+        declared = reduce(Declared.and_also, (h.told.declared for h in self.hosts.values() if h.told is not None))
         if declared != self.endpoint.declared:
             self.endpoint.declared = declared
-            self.starts = _bucket(declared.requests_per_minute, now_s)
-            self.tokens = _bucket(declared.tokens_per_minute, now_s)
+            self.starts = _renewed(self.starts, declared.requests_per_minute, self.endpoint.lately, now_s)
+            self.tokens = _renewed(self.tokens, declared.tokens_per_minute, 0.0, now_s)
 
     def _hear(self, host: _Host, told: Told, now_s: float) -> None:
         since_s = max(1e-3, now_s - host.heard_s)
@@ -129,7 +132,7 @@ class _Shared:
             host.rates[i] = 0.0 if flow is None else flow.per_s
             if bucket is not None:
                 self._fill(i, bucket, now_s)
-                bucket.draw(0.0 if flow is None else -flow.stock)
+                bucket.pour(0.0 if flow is None else flow.stock)
 
     def _fill(self, i: int, bucket: Bucket, now_s: float) -> None:
         """Let come in what no host lets in."""
@@ -264,3 +267,15 @@ def _bucket(per_minute: int | None, now_s: float) -> Bucket | None:
         return None
     burst = max(1, per_minute // BURST)
     return Bucket((per_minute - burst + 1) / MINUTE_S, burst, burst, now_s)
+
+
+def _renewed(old: Bucket | None, per_minute: int | None, spent: float, now_s: float) -> Bucket | None:
+    """The bucket of a limit that has changed: what was given out before is not given again.
+
+    Args:
+        spent: what was used in the last minute without a bucket.
+    """
+    new = _bucket(per_minute, now_s)
+    if new is not None:
+        new.stock = new.stock - spent if old is None else min(new.stock, old.stock)
+    return new

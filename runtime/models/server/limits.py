@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runtime.errors import ConfigError
 
+MINUTE_S = 60.0
 CROWDED_S = 0.1
 """How long those are told to wait who found no place: nobody knows when one gets free."""
 
@@ -22,7 +23,8 @@ class Limits:
         requests_per_minute: None for no limit.
         tokens_per_minute: prompt and reply together; None for no limit.
         max_parallel: requests at once; None for no limit.
-        announced: whether every answer tells the limits and what is left of them in `x-ratelimit-*` headers.
+        announced: whether every answer tells the limits and what is left of them in `x-ratelimit-*` headers. They speak of a
+            minute, so another window is not told.
         window_s: the length of the "minute", in seconds; shorter ones make tests of patient clients quick.
 
     Raises:
@@ -33,7 +35,7 @@ class Limits:
     tokens_per_minute: int | None = None
     max_parallel: int | None = None
     announced: bool = True
-    window_s: float = 60.0
+    window_s: float = MINUTE_S
 
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "tokens_per_minute", "max_parallel"):
@@ -119,7 +121,7 @@ class Gate:
         """The limits and what is left of them, as OpenAI's API tells it; empty where they are not announced."""
         self._forget(now_s)
         found: dict[str, str] = {}
-        if not self.limits.announced:
+        if not self.limits.announced or self.limits.window_s != MINUTE_S:
             return found
         reset_s = self._passes[-1].at_s + self.limits.window_s - now_s if self._passes else 0.0
         for what, limit, used in (

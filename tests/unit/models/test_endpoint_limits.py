@@ -440,9 +440,23 @@ def test_a_rate_is_divided_by_weight_and_need() -> None:
     assert spread(9.0, [(1, 1.0), (2, 2.0), (0, 9.0)]) == [3.0, 6.0, 0.0]
 
 
-def test_a_bucket_lets_a_debt_pass_only_when_it_is_full() -> None:
+def test_a_bucket_lets_a_debt_pass_only_when_it_is_half_full() -> None:
     bucket = Bucket(1.0, 10.0, 10.0, 0.0)
     assert bucket.wait_s(30.0) == 0
     bucket.draw(30.0)
     bucket.fill(20.0)
-    assert (bucket.stock, bucket.wait_s(30.0)) == (0.0, 10.0)
+    assert (bucket.stock, bucket.wait_s(30.0)) == (0.0, 5.0)
+
+
+def test_what_a_call_did_not_use_comes_back_whole_and_what_nobody_had_a_use_for_up_to_the_size() -> None:
+    bucket = Bucket(1.0, 10.0, 10.0, 0.0)
+    bucket.draw(8.0)
+    bucket.fill(8.0)
+    bucket.draw(-8.0)
+    assert bucket.stock == 18.0
+    bucket.fill(20.0)
+    assert bucket.stock == 18.0, "a full bucket does not fill"
+
+    bucket.draw(12.0)
+    bucket.pour(9.0)
+    assert bucket.stock == 10.0

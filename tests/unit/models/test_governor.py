@@ -9,6 +9,8 @@ import pytest
 from runtime.bank.book import Need
 from runtime.bank.vector import pack
 from runtime.errors import HostLost, ModelRateLimited, ModelUnreachable
+from runtime.models.endpoints.announced import Announced
+from runtime.models.endpoints.endpoint import Declared
 from runtime.models.endpoints.sharing import Share, Told
 from runtime.models.endpoints.visit import CUT_OFF, Ended, Lent, Visit
 from runtime.models.governor import Governor
@@ -178,6 +180,22 @@ async def test_a_refusal_stops_the_host_before_the_others_hear_of_it() -> None:
         beside.cancel_scope.cancel()
     losses = [loss for tells in book.told for told in tells.values() for loss in told.losses]
     assert [(loss.kind, loss.retry_after_s) for loss in losses] == [("limited", 3.0)]
+
+
+async def test_what_answers_announce_of_the_limits_is_told_to_the_others() -> None:
+    book = Book(8)
+    governor = Governor("host", book.exchange)
+    far = model(max_parallel=7, requests_per_minute=100)
+
+    async def work() -> None:
+        mine = place(governor, at=far)
+        await mine.acquire()
+        far.announced = Announced(60, 9_000)
+        mine.release(Ended())
+
+    await serving(governor, work)
+    first, *_, last = [told.declared for tells in book.told for told in tells.values()]
+    assert (first, last) == (Declared(7, 100), Declared(7, 60, 9_000))
 
 
 async def test_an_outage_is_told_to_who_waits_as_an_error_that_bills_nobody() -> None:

@@ -10,9 +10,10 @@ import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 
-from runtime.errors import BadModelReply, ModelRefused, ModelUnavailable
+from runtime.errors import BadModelReply, ModelRateLimited, ModelRefused, ModelUnavailable
 from runtime.models import openai as client_module
 from runtime.models.base import ChatMessage, ChatReply, ChatRequest
+from runtime.models.endpoints.announced import Announced
 from runtime.models.openai import OpenAIModel
 from runtime.models.spec import ModelSpec
 from runtime.usage import Usage
@@ -160,6 +161,28 @@ async def test_an_endpoint_that_does_not_know_streams_may_answer_whole() -> None
         assert await model.complete(ASK) == YES
 
     assert endpoint.asked[0].body["stream"] is True
+
+
+async def test_the_limits_that_answers_announce_are_heard_with_replies_and_with_refusals() -> None:
+    limits = ["100", "90", "0"]
+    statuses = [200, 429, 500]
+
+    def say(asked: Asked) -> bytes:
+        return answer(
+            status=statuses[len(endpoint.asked) - 1], x_ratelimit_limit_requests=limits[len(endpoint.asked) - 1]
+        )
+
+    heard = []
+    async with serving(say) as endpoint, client(endpoint) as model:
+        assert model.announced is None
+        await model.complete(ASK)
+        heard.append(model.announced)
+        for error in (ModelRateLimited, ModelUnavailable):
+            with pytest.raises(error):
+                await model.complete(ASK)
+            heard.append(model.announced)
+
+    assert heard == [Announced(100), Announced(90), Announced(90)]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -108,6 +108,7 @@ def test_the_headers_tell_what_is_left() -> None:
     assert gate.headers(75.0)["x-ratelimit-remaining-tokens"] == "100"
     assert Gate(Limits(max_parallel=3)).headers(0.0) == {}
     assert Gate(Limits(requests_per_minute=3, announced=False)).headers(0.0) == {}
+    assert Gate(Limits(requests_per_minute=3, window_s=1.0)).headers(0.0) == {}, "the headers speak of a minute"
 
 
 @pytest.mark.parametrize("seed", range(20))
