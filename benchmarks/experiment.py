@@ -1,4 +1,4 @@
-"""Owns Experiment, the comparison of teams as a user writes it, and how an experiment file is read."""
+"""Owns Experiment, the comparison of teams as a user writes it, and how a Python file of the user is read."""
 
 import sys
 from collections.abc import Mapping
@@ -89,20 +89,48 @@ def setting(name: str, default: str | None = None, *, help: str = "") -> str:
 def load_experiment(path: Path, given: Mapping[str, str]) -> tuple[Experiment, list[ModuleType]]:
     """Run an experiment file and take the `experiment` it defines.
 
-    The module gets a stable name, so that what it defines can be pickled and addressed. Files beside it can be imported, as
-    they can from any script.
-
     Returns:
         The experiment, and its module with those it imported from its own folder, which have to be shipped to hosts.
 
     Raises:
         ConfigError: no such file, an error in it, no `experiment` in it, or a setting that it does not know.
     """
+    settings = _Settings(given)
+    token = _SETTINGS.set(settings)
+    try:
+        modules = load_file(path, "experiment file")
+    finally:
+        _SETTINGS.reset(token)
+    experiment = getattr(modules[0], "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"{path}: the file must define `experiment = Experiment(...)`")
+    unknown = sorted(set(given) - settings.asked)
+    if unknown:
+        known = ", ".join(sorted(settings.asked)) or "none"
+        raise ConfigError(f"{path}: there is no setting {unknown[0]!r} in this experiment; it has {known}")
+    return experiment, modules
+
+
+def load_file(path: Path, what: str) -> list[ModuleType]:
+    """Run a Python file of the user.
+
+    The module gets a stable name, so that what it defines can be pickled and addressed. Files beside it can be imported, as
+    they can from any script.
+
+    Args:
+        what: the file is to be, as errors tell it.
+
+    Returns:
+        Its module, then those that it imported from its own folder.
+
+    Raises:
+        ConfigError: no such file, or an error in it.
+    """
     if not path.is_file():
-        raise ConfigError(f"{path}: no such experiment file")
+        raise ConfigError(f"{path}: no such {what}")
     found = spec_from_file_location(f"ostrom_experiment_{address(path.stem)[:8]}", path)
     if found is None or found.loader is None:
-        raise ConfigError(f"{path}: an experiment file is a Python file and ends in .py")
+        raise ConfigError(f"{path}: the {what} must be a Python file, which ends in .py")
     folder = path.resolve().parent
     # At the end, so that a file beside it hides nothing of ours.
     if str(folder) not in sys.path:
@@ -111,23 +139,12 @@ def load_experiment(path: Path, given: Mapping[str, str]) -> tuple[Experiment, l
     module = module_from_spec(found)
     # What the file defines is addressed by its source and pickled with its module, and both look the module up by name.
     sys.modules[module.__name__] = module
-    settings = _Settings(given)
-    token = _SETTINGS.set(settings)
     try:
         contained_sync(str(path), found.loader.exec_module, module)
     except AgentFailed as error:
         raise ConfigError(str(error)) from None
-    finally:
-        _SETTINGS.reset(token)
-    experiment = getattr(module, "experiment", None)
-    if not isinstance(experiment, Experiment):
-        raise ConfigError(f"{path}: the file must define `experiment = Experiment(...)`")
-    unknown = sorted(set(given) - settings.asked)
-    if unknown:
-        known = ", ".join(sorted(settings.asked)) or "none"
-        raise ConfigError(f"{path}: there is no setting {unknown[0]!r} in this experiment; it has {known}")
     beside = [m for name, m in sys.modules.items() if name not in before and _lies_in(m, folder)]
-    return experiment, [module, *(m for m in beside if m is not module)]
+    return [module, *(m for m in beside if m is not module)]
 
 
 def _lies_in(module: ModuleType, folder: Path) -> bool:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from benchmarks.cli import checks as _checks  # noqa: F401  (importing registers the commands)
+from benchmarks.cli import listing as _listing  # noqa: F401
 from benchmarks.cli import operate as _operate  # noqa: F401
 from benchmarks.cli import pictures as _pictures  # noqa: F401
 from benchmarks.cli import replays as _replays  # noqa: F401
@@ -23,14 +24,8 @@ def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 misuse."""
     try:
         app()
-    except ConfigError as error:
-        _tell("error: ", error)
-        sys.exit(MISUSE)
     except OrchestrationError as error:
-        _tell(f"{type(error).__name__}: ", error)
-        sys.exit(FAILED)
-
-
-def _tell(kind: str, error: OrchestrationError) -> None:
-    # One line, however long: a terminal wraps it by itself, and a log or a `grep` wants it whole.
-    Console(stderr=True).print(Text.assemble((kind, "bold red"), plain(str(error))), soft_wrap=True)
+        # One line, however long: a terminal wraps it by itself, and a log or a `grep` wants it whole.
+        said = Text.assemble(("error: ", "bold red"), plain(str(error)))
+        Console(stderr=True).print(said, soft_wrap=True)
+        sys.exit(MISUSE if isinstance(error, ConfigError) else FAILED)

@@ -41,6 +41,10 @@ def _options(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the store, the tables and the report.")]
+ToolCalls = Annotated[
+    list[str] | None,
+    typer.Option(help="Tool calls: a whole number for all tools, or TOOL=N for a named one. TOOL=N is repeatable."),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A value for the experiment file, as name=value. Repeatable.")
 ]

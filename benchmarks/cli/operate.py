@@ -3,15 +3,18 @@
 Where a driver works on the folder, it is asked over its socket. Where none does, the command is carried out on the store.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from benchmarks.cli.app import AsJson, Out, app, console, print_json, run_async
+from benchmarks.cli.app import AsJson, Out, ToolCalls, app, console, print_json, run_async
+from benchmarks.cli.shorthand import tool_calls_of
+from benchmarks.cli.standing import as_json as as_json_of
+from benchmarks.cli.standing import standing_table, standings
 from benchmarks.tables import plain
 from runtime.bank.client import in_process
 from runtime.bank.service import STORE_FILE, Bank
@@ -35,17 +38,30 @@ def store_in(out: Path) -> Path:
     return out / STORE_FILE
 
 
+@contextmanager
+def bank_in(out: Path) -> Iterator[Bank]:
+    """The bank of a folder, to be looked into; a driver may be working on it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    store_in(out)
+    with closing(Bank(out, read_only=True)) as bank:
+        yield bank
+
+
 @app.command(epilog="Example:  ostrom ps --out out/first")
 def ps(out: Out = Path("out/sweep"), as_json: AsJson = False) -> None:
-    """List the runs and experiments of a folder that are not finished, and how they stand."""
+    """List the runs and experiments of a folder that are not finished: how they stand, and what they spent of their limits.
+
+    An experiment has spent what its finished runs did; for the others their whole budgets are held.
+    """
     states: dict[str, str] = run_async(_command, out, {"do": "ps"})
+    figures = standings(store_in(out), states)
     if as_json:
-        print_json(states)
+        print_json(as_json_of(states, figures))
         return
-    table = Table("name", "state", box=None, pad_edge=False)
-    for name, state in sorted(states.items()):
-        table.add_row(Text(plain(name)), state)
-    console().print(table if states else Text("nothing is open"))
+    console().print(standing_table(states, figures) if states else Text("nothing is open"))
 
 
 @app.command(epilog="Example:  ostrom pause first-sweep --out out/first")
@@ -77,15 +93,16 @@ def top_up(
     tokens: Annotated[int | None, typer.Option(help="Tokens more.")] = None,
     usd: Annotated[str | None, typer.Option(help="Dollars more.")] = None,
     calls: Annotated[int | None, typer.Option(help="Model calls more.")] = None,
-    tool_calls: Annotated[int | None, typer.Option(help="Tool calls more.")] = None,
+    tool_calls: ToolCalls = None,
     as_json: AsJson = False,
 ) -> None:
     """Raise the limits of a live run that is not finished, of an experiment, or of the account."""
-    asked = {"tokens": tokens, "usd": usd, "calls": calls, "tool_calls": tool_calls}
+    units = tool_calls_of(tool_calls)
+    asked = {"tokens": tokens, "usd": usd, "calls": calls, "tool_calls": units}
     limits = {limit: more for limit, more in asked.items() if more is not None}
     if not limits:
         raise ConfigError("say what to add: one or more of --tokens, --usd, --calls, --tool-calls")
-    Budget(tokens=tokens, usd=usd, calls=calls, tool_calls=tool_calls)  # what is no amount is refused here already
+    Budget(tokens, usd, calls, units)  # what is no amount is refused here already
     _do(out, {"do": "top-up", "name": name, "limits": limits}, as_json)
 
 

@@ -6,17 +6,18 @@ from typing import Annotated
 import typer
 
 from benchmarks.cli.app import app
-from benchmarks.cli.runs import topology_of, write_picture
+from benchmarks.cli.runs import write_picture
+from benchmarks.cli.shorthand import TOPOLOGIES, topology_of
 from benchmarks.drawings import draw as drawn
 from benchmarks.drawings import mermaid as mermaid_of
 
 
-@app.command(epilog="Examples:  ostrom draw star:4 --file star.svg\n\nostrom draw tree:2,2 --mermaid")
+@app.command(
+    epilog="Examples:  ostrom draw star:4 --file star.svg\n\nostrom draw tree:2,2 --mermaid\n\n"
+    "ostrom draw examples/own_topology.py:Review --file review.svg"
+)
 def draw(
-    topology: Annotated[
-        str,
-        typer.Argument(help="single, independent:3, star:4, chain:3, tree:2,2, mesh:3, hybrid:3", show_default=False),
-    ],
+    topology: Annotated[str, typer.Argument(help=TOPOLOGIES, show_default=False)],
     mermaid: Annotated[bool, typer.Option("--mermaid", help="As Mermaid text instead of SVG.")] = False,
     file: Annotated[Path | None, typer.Option(help="The file to write; without it, standard output.")] = None,
 ) -> None:

@@ -8,7 +8,8 @@ import typer
 from rich.text import Text
 
 from benchmarks.cli.app import AsJson, Settings, app, console, print_json, run_async
-from benchmarks.cli.runs import model_of, print_run, summary, tasks_of, topology_of
+from benchmarks.cli.runs import print_run, summary
+from benchmarks.cli.shorthand import tasks_of, team_of
 from benchmarks.cli.sweeps import read_settings
 from benchmarks.experiment import Experiment, load_experiment
 from benchmarks.tables import plain
@@ -83,7 +84,7 @@ def _ingredients(
 
 
 async def _replay(recording: Recording, made_of: _Ingredients) -> list[RunResult]:
-    team = topology_of(made_of.topology).with_model(model_of(made_of.model))
+    team = team_of(made_of.topology, made_of.model, made_of.task)
     tasks = {task.address: task for task in tasks_of(made_of.task)}
     async with Runtime(replay=recording) as runtime:
 

@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from benchmarks.cli.app import AsJson, Out, Settings, app, console, print_json, run_async
+from benchmarks.cli.identity import write_plan
 from benchmarks.cli.printing import print_results
 from benchmarks.cli.progress import SweepProgress
 from benchmarks.comparisons import compare as compare_arms
@@ -92,6 +93,7 @@ async def _sweep(
     async with Runtime(models=experiment.catalog, out=out) as reading:
         work = Sweep(experiment, plan, reading, fork)
         await work.begin()
+        write_plan(out, plan)
         if len(work.results) == len(plan.trials):
             if not as_json:
                 screen.print(_opening(work, reading, None))

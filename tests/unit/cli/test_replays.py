@@ -146,7 +146,5 @@ def test_a_run_that_goes_another_way_ends_with_1(cli: Here, recorded: Any, tmp_p
     done = cli("replay", "r.jsonl")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(
-        "ReplayDiverged: run run-1 is not the recorded one: planner, step 0: message 1 of 2 (system)"
-    )
+    assert done.stderr.startswith("error: run run-1 is not the recorded one: planner, step 0: message 1 of 2 (system)")
     assert 'recorded "You plan for a crew' in done.stderr
