@@ -178,14 +178,24 @@ class Grants:
         """Whether a scope was billed above its cap, so that nothing enters it any more."""
         return any(scope.frozen for scope in self.ledger.scopes.values())
 
-    def abandon(self, run_ids: Iterable[str]) -> None:
-        """Close what runs hold that their driver will not run to their end, as `take_over` does."""
-        for id in (id for run_id in run_ids for id in self._main.get(run_id, ())):
-            record = self.ledger.record(id)
-            if record.state == "sent" and self._live[record.path[0].name]:
-                self.ledger.settle(id, None)
-            elif record.is_open:
-                self.ledger.release(id)
+    def abandon(self, run_ids: Iterable[str]) -> list[Granted]:
+        """Close what runs hold that their driver will not run to their end, as `take_over` does.
+
+        Returns:
+            What is to be committed; nothing for runs that hold nothing.
+        """
+        back: list[Granted] = []
+        for run_id in run_ids:
+            held = [(id, record) for id in self._main.get(run_id, ()) if (record := self.ledger.record(id)).is_open]
+            for id, record in held:
+                if record.state == "sent" and self._live[record.path[0].name]:
+                    self.ledger.settle(id, None)
+                else:
+                    self.ledger.release(id)
+            if held:
+                self._serials[run_id] += 1
+                back.append(Granted(run_id, held[0][1].path[0].name, self._serials[run_id], (), self.epoch))
+        return back
 
     def restore(self, granted: Granted, *, begun: bool) -> None:
         """Take in a grant that was committed."""

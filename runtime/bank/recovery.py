@@ -12,11 +12,13 @@ from runtime.budget import BASE_DIMENSIONS, Amounts
 
 
 def read_grants(store: Store) -> Grants:
-    """The books above the runs, as the store proves them; what older drivers held is closed."""
+    """The books above the runs, as the store proves them; what was given up, and what older drivers held, is closed."""
     account = declared_limits(store, ACCOUNT)
     grants = Grants(store.epoch(""), raised_caps(store, ACCOUNT, NO_CAPS if account is None else account.caps))
     begun = {opened.run_id for opened in store.opened()}
-    last = {granted.run_id: granted for granted in store.grants()}
+    words = store.grants()
+    last = {granted.run_id: granted for granted in words if granted.amounts}
+    given_up = [run_id for run_id, word in {word.run_id: word for word in words}.items() if not word.amounts]
     books = {run_id: orjson.loads(body) for run_id, _, body in store.books() if body != b"{}"}
     dropped: dict[str, list[int]] = json.loads(store.pruned() or b"{}").get("settled", {})
     for scope in (
@@ -32,6 +34,7 @@ def read_grants(store: Store) -> Grants:
     for more in store.top_ups():
         if more.scope in last:
             grants.restore_extension(more.scope, more.serial, more.amounts[: len(BASE_DIMENSIONS)])
+    grants.abandon(given_up)
     for run_id, book in books.items():
         grants.seal(run_id, book, late_figures(store, run_id))
     grants.take_over()

@@ -42,8 +42,6 @@ class Bank:
     def __init__(self, folder: Path | None, *, read_only: bool = False) -> None:
         self._folder = folder
         self._read_only = read_only
-        self._given_up: set[str] = set()
-        """Runs that this driver let in and will not run to their end; the store does not know."""
 
     @cached_property
     def _store(self) -> Store:
@@ -58,9 +56,7 @@ class Bank:
 
     @cached_property
     def _grants(self) -> Grants:
-        grants = read_grants(self._store)
-        grants.abandon(self._given_up)
-        return grants
+        return read_grants(self._store)
 
     @cached_property
     def _fence(self) -> Fence:
@@ -80,7 +76,6 @@ class Bank:
             account = before.caps
         taken = Taken("", self._store.epoch("") + 1, socket.gethostname())
         self._commit([*self._news(Limits(ACCOUNT, True, account)), taken])
-        self._given_up.clear()
         self._forget()
         return account
 
@@ -130,7 +125,6 @@ class Bank:
         except StoreError:
             self._forget()
             raise
-        self._given_up.difference_update(granted.run_id for granted in held)
         return entered
 
     def check_room(self, scope: str, amounts: Amounts) -> None:
@@ -144,9 +138,16 @@ class Bank:
             raise refusal
 
     def abandon(self, run_ids: Sequence[str]) -> None:
-        """Close what runs hold that this driver will not run to their end."""
-        self._given_up.update(run_ids)
-        self._grants.abandon(run_ids)
+        """Close what runs hold that this driver will not run to their end. Harmless when repeated.
+
+        It need not wait for the disk: what a power cut takes of it is closed by the next driver.
+        """
+        back = self._grants.abandon(run_ids)
+        try:
+            self._commit(back)
+        except StoreError:
+            self._forget()
+            raise
 
     def take(self, opened: Opened) -> Life:
         """Give a live run to a host: fences all hosts that had it before.

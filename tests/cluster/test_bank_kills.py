@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from runtime import Budget
+from runtime.bank.grants import Limits
 
 pytestmark = pytest.mark.ray
 
@@ -111,6 +112,37 @@ def test_the_bill_is_what_the_books_say_however_often_the_bank_is_killed(
         assert p99(once) < OUTAGE_MOST_S
 
 
+def test_room_that_was_given_up_is_free_when_the_bank_was_killed_since(
+    ray_cluster: Any, billing: Any, processes: Any
+) -> None:
+    """Else the next run would wait for ever: nobody is left who could give it back."""
+    runtime, team = ray_cluster.runtime, billing.Steady("billed-fast")
+    first, second = (
+        runtime.spec(name, team, billing.question(name), Budget(tokens=CAP), 0) for name in ("given-up", "comes-next")
+    )
+    limits = Limits("experiment:given-up", True, (CAP, None, None, None))
+    assert ray_cluster.call(runtime.enter, limits, [[first]]) == 1
+    ray_cluster.call(runtime._on_bank, "abandon", [first.run_id])
+
+    processes.kill_bank(os.getpid())
+
+    assert ray_cluster.call(runtime._on_bank, "enter", limits, [[(second.run_id, (CAP, 0, 0, 0))]]) == 1
+
+
+def dies_at(point: str, code: str, folder: Path) -> Any:
+    """Run code in a process of its own, whose bank is killed at this point; returns the last thing it printed."""
+    home = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OSTROM_"))}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(folder)],
+        env=home | {"OSTROM_CRASH": point},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 TOP_UP = """
 import json, sys
 import anyio
@@ -130,15 +162,31 @@ anyio.run(main)
 @pytest.mark.long
 def test_a_top_up_is_made_once_though_the_bank_dies_before_it_can_say_so(tmp_path: Path) -> None:
     """Ray sends a call again whose answer never came. The third commit is the top-up, after the opening and the limits."""
-    home = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OSTROM_"))}
+    assert dies_at("store-after-commit:3", TOP_UP, tmp_path) == [[500, 0, 0, 0]]
 
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", TOP_UP, str(tmp_path)],
-        env=home | {"OSTROM_CRASH": "store-after-commit:3"},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=LIMIT_S,
-        check=True,
-    )
 
-    assert json.loads(done.stdout.splitlines()[-1]) == [[500, 0, 0, 0]]
+GIVE_UP = """
+import json, sys
+import anyio
+from runtime import Runtime
+from runtime.bank.grants import Limits
+
+async def main():
+    async with Runtime("local", hosts=1, out=sys.argv[1]) as runtime:
+        on_bank = runtime.operator.on_bank
+        limits, entered = Limits("experiment:e", True, (1_000, None, None, None)), []
+        for run_id in ("first", "second"):
+            entered.append(await on_bank("enter", limits, [[(run_id, (1_000, 0, 0, 0))]]))
+            await on_bank("abandon", ["first"])
+        entered.append(await on_bank("enter", limits, [[("third", (1_000, 0, 0, 0))]]))
+        print(json.dumps(entered))
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", ["store-before-commit:3", "store-after-commit:3"])
+def test_room_is_given_up_once_though_the_bank_dies_before_it_can_say_so(point: str, tmp_path: Path) -> None:
+    """The third commit gives back, after the opening and the entering; what is asked again must not close what came next."""
+    assert dies_at(point, GIVE_UP, tmp_path) == [1, 1, 0]

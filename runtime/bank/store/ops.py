@@ -50,14 +50,14 @@ class Entry(NamedTuple):
 
 
 class Granted(NamedTuple):
-    """A run was given budget out of a scope."""
+    """A run was given budget out of a scope, or gave it back: its driver will not run it to its end. The last word counts."""
 
     run_id: str
     scope: str
     serial: int
-    """From 0; a run that was given back its grant is granted anew under the next one."""
+    """From 0; what is given back, and granted anew, goes under the next one."""
     amounts: tuple[int, ...]
-    """By dimension."""
+    """By dimension; () where it was given back."""
     epoch: int = 0
     """Of the driver that granted it."""
 
@@ -190,7 +190,15 @@ def facts_of(row: Row) -> tuple[Fact, ...]:
 
 def closes(row: Row) -> bool:
     """Whether this row only ends something, so that a full disk must not keep it out."""
-    return row.kind in {"sealed", "ruled"} or (row.kind == "entry" and row.state not in {"held", "sent"})
+    match row.kind:
+        case "sealed" | "ruled":
+            return True
+        case "entry":
+            return row.state not in {"held", "sent"}
+        case "granted":
+            return not amounts_of(row)
+        case _:
+            return False
 
 
 def link_of(previous: bytes, rows: Iterable[Row]) -> bytes:

@@ -276,13 +276,27 @@ def test_a_run_that_was_given_up_and_sealed_all_the_same_is_booked() -> None:
 def test_what_was_given_up_before_it_began_may_enter_again_under_a_grant_of_its_own() -> None:
     grants = live(100)
     (first,) = grants.enter(LAB, one("a", 60)) or ()
-    grants.abandon(["a"])
+    (back,) = grants.abandon(["a"])
     assert grants.enter(LAB, one("b", 60)) is not None
     assert grants.enter(LAB, one("a", 60)) is None
     grants.abandon(["b"])
     (second,) = grants.enter(LAB, one("a", 60)) or ()
 
-    assert (first.serial, second.serial, balance(grants)) == (0, 1, (0, 60))
+    assert back == Granted("a", LAB, 1, (), grants.epoch)
+    assert (first.serial, second.serial, balance(grants)) == (0, 2, (0, 60))
+
+
+def test_what_holds_nothing_is_given_up_without_a_word() -> None:
+    grants = live(100)
+    grants.enter(LAB, [*one("a", 30), *one("begun", 30), *one("sealed", 30)])
+    grants.extend("begun", 0, tokens(10))
+    grants.begun("begun")
+    grants.seal("sealed", books(tokens(5)), never)
+
+    back = grants.abandon(["a", "begun", "sealed", "a", "unknown"])
+    assert [granted.run_id for granted in back] == ["a", "begun"]
+    assert grants.abandon(["a", "begun", "sealed"]) == []
+    assert balance(grants) == (45, 0)
 
 
 def test_a_live_run_that_was_begun_and_given_up_keeps_its_place_until_it_is_sealed() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from runtime.bank.grants import ACCOUNT, NO_CAPS, Limits
 from runtime.bank.service import STORE_FILE, Bank
-from runtime.bank.store import Entry, Note, Opened, Sealed, Taken, ToppedUp
+from runtime.bank.store import Entry, Granted, Note, Opened, Sealed, Taken, ToppedUp
 from runtime.bank.store.gc import compacted
+from runtime.bank.store.ops import closes, row_of
 from runtime.bank.vector import unpack
 from runtime.budget import BASE_DIMENSIONS, Amounts, Budget, Caps
 from runtime.errors import BudgetExceeded, ConfigError, RunHalted, StaleEpoch, StoreError
@@ -326,20 +327,103 @@ def test_nobody_waits_in_a_scope_that_was_billed_too_much(bank: Bank) -> None:
 # ---- Giving up.
 
 
-@pytest.mark.parametrize("reads_again", [False, True])
-def test_what_a_driver_gave_up_stays_given_up_when_the_books_are_read_again(bank: Bank, reads_again: bool) -> None:
-    """The store knows of a grant, not that nobody wants it any more."""
+def came_back(bank: Bank, folder: Path) -> Bank:
+    """The bank after its process was killed and begun again, under the driver that it had."""
+    bank.close()
+    return Bank(folder)
+
+
+@pytest.mark.parametrize("how", ["goes on", "reads its books again", "is killed and comes back"])
+def test_what_a_driver_gave_up_stays_given_up_when_the_bank(how: str, tmp_path: Path) -> None:
+    bank = Bank(tmp_path)
+    bank.open(cap(100))
     enter(bank, ("never began", 30))
     begin(bank, "began", 30)
     enter(bank, ("virtual", 30), scope=LAB, live=False)
     bank.abandon(["never began", "began", "virtual", "unknown"])
-    if reads_again:
+    if how == "reads its books again":
         top_up(bank, ACCOUNT, Budget(tokens=5))
+    elif how == "is killed and comes back":
+        bank = came_back(bank, tmp_path)
 
     assert (balance(bank), balance(bank, LAB)) == ((30, 0), (0, 0))
     assert enter(bank, ("never began", 30)) == 1
     top_up(bank, ACCOUNT, Budget(tokens=5))
+    bank = came_back(bank, tmp_path)
     assert balance(bank) == (30, 30), "it is wanted again"
+    bank.close()
+
+
+def test_room_that_was_given_up_is_not_held_beside_its_next_owner_when_the_bank_comes_back(tmp_path: Path) -> None:
+    """Both together would be above the cap, and who waits for the first to end would wait for ever."""
+    bank = Bank(tmp_path)
+    bank.open()
+    for run_id in ("first", "second"):
+        assert enter(bank, (run_id, 100), scope=LAB, limit=100) == 1
+        bank.abandon([run_id])
+        bank = came_back(bank, tmp_path)
+
+    assert enter(bank, ("third", 100), scope=LAB, limit=100) == 1
+    bank._grants.ledger.check()
+    bank.close()
+
+
+def test_to_give_up_again_is_harmless_and_writes_nothing(bank: Bank) -> None:
+    """Ray may make a call a second time, also after the bank was killed with the first one committed."""
+    enter(bank, ("a", 30))
+    begin(bank, "b", 30)
+    commits = []
+    for _ in range(2):
+        bank.abandon(["a", "b", "a", "unknown"])
+        commits.append(bank._store._index.n_commits)
+        bank._forget()
+
+    assert commits[0] == commits[1]
+    assert balance(bank) == (30, 0)
+
+
+def test_what_is_finished_or_holds_nothing_is_given_up_without_a_commit(bank: Bank) -> None:
+    """It is asked of every run at its end."""
+    begin(bank, "a", 30)
+    bank.write([[sealed("a", 20)]])
+    before = bank._store._index.n_commits
+    bank.abandon(["a", "virtual, and in no experiment"])
+
+    assert bank._store._index.n_commits == before
+
+
+def test_what_could_not_be_noted_as_given_up_is_held_until_it_can(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(ops: Any, *, durable: bool = True) -> None:
+        raise StoreError("disk", "full")
+
+    enter(bank, ("a", 60))
+    with monkeypatch.context() as patch:
+        patch.setattr(bank._store, "commit", fail)
+        with pytest.raises(StoreError):
+            bank.abandon(["a"])
+    assert balance(bank) == (0, 60)
+    bank.abandon(["a"])
+    assert balance(bank) == (0, 0)
+
+
+def test_to_give_up_finds_room_on_a_full_disk_as_all_does_that_only_ends_something() -> None:
+    granted = Granted("a", LAB, 0, tokens(60))
+    assert [closes(row_of(word)) for word in (granted, granted._replace(serial=1, amounts=()))] == [False, True]
+
+
+def test_what_was_given_up_stays_so_in_a_store_that_was_made_smaller(tmp_path: Path) -> None:
+    bank = Bank(tmp_path)
+    bank.open(cap(100))
+    enter(bank, ("a", 60))
+    bank.abandon(["a"])
+    begin(bank, "b", 30)
+    bank.write([[sealed("b", 20)]])
+    bank.close()
+    assert compacted(tmp_path / STORE_FILE, keep_runs=0).n_dropped_runs == 1
+
+    looking = Bank(tmp_path, read_only=True)
+    assert balance(looking) == (20, 0)
+    looking.close()
 
 
 def test_a_seal_that_comes_after_its_run_was_given_up_is_booked_in_memory_as_in_the_store(tmp_path: Path) -> None:
