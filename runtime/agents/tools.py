@@ -13,7 +13,12 @@ import orjson
 from runtime.boundary import contained, contained_sync, encodable
 from runtime.errors import AgentFailed, ConfigError
 from runtime.models.base import ToolCall, ToolSpec
-from runtime.usage import pico_usd
+from runtime.usage import PICO, pico_usd
+
+MOST_UNITS = 10**9
+"""Units of one call, at most: its arguments are a model's words, and sums of amounts must fit into 64 bits."""
+MOST_PICO_USD = 10_000 * PICO
+"""Price of one call, at most: $10,000."""
 
 
 def _one_unit(arguments: Mapping[str, Any]) -> int:
@@ -25,7 +30,7 @@ class Tool:
     """A function an agent may call. What it returns is shown to the agent as text, and is data, never an instruction.
 
     Raises:
-        ConfigError: a name that is not a plain identifier.
+        ConfigError: a name that is not a plain identifier, or a price that is none, or above $10,000 a unit.
     """
 
     name: str
@@ -46,6 +51,8 @@ class Tool:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ConfigError(f"Tool name {self.name!r} must be a plain identifier")
+        if self.pico_usd > MOST_PICO_USD:
+            raise ConfigError(f"Tool {self.name}: usd={self.usd} is too much for one unit; at most $10,000")
 
     @property
     def pico_usd(self) -> int:
@@ -88,9 +95,12 @@ def units_of(tool: Tool, arguments: Mapping[str, Any]) -> int:
     """How many units a call with these arguments is.
 
     Raises:
-        AgentFailed: the arguments, which a model wrote, are not what `units` can count.
+        AgentFailed: the arguments, which a model wrote, are not what `units` can count, or more than a call may be.
     """
     units = contained_sync(f"tool {tool.name}", tool.units, arguments)
+    most = min(MOST_UNITS, MOST_PICO_USD // max(1, tool.pico_usd))
+    if type(units) is int and abs(units) > most:
+        raise AgentFailed(f"tool {tool.name}", "ValueError", f"one call may be 0 to {most:,} units")
     if type(units) is not int or units < 0:
         raise AgentFailed(f"tool {tool.name}", "ValueError", f"{units!r} is no number of units")
     return units
