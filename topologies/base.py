@@ -44,6 +44,9 @@ class Topology:
     ceiling: Budget | None = None
     """What all of it together may spend where it is a seat of another topology; see `within`."""
 
+    fill: bool = False
+    """Whether it goes on until the budget refuses it, so that a budget which never would is an error."""
+
     def __init__(self, name: str, seats: "Mapping[str, Agent | Topology]") -> None:
         if not seats:
             raise ConfigError(f"{name}: a topology needs at least one seat")

@@ -11,14 +11,14 @@ from topologies.base import Topology, giving
 
 FILL_TOKENS = 600
 """Effort of one repetition of `Single(fill=True)`: enough for a whole task, and small enough that budgets buy several."""
-MAX_REPETITIONS = 1000
 
 
 class Single(Topology):
     """One agent answers the task.
 
     With `fill=True` it answers again and again, at a fixed effort, until nothing more fits into the budget; the answer given
-    most often wins. That is what one agent makes of the money a team would get, and a run that stops so is completed.
+    most often wins. That is what one agent makes of the money a team would get, and a run that stops so is completed. A budget
+    that no repetition need use up is refused beforehand: dollars for a model that costs none, in virtual time a deadline alone.
 
     Calls: 1. Depth: 1. Messages: 0. With fill all three are for one repetition, since only the budget says how many there are;
     inside another topology it fills the ceiling it was given, or leaves no more than the finish. `name` tells several apart.
@@ -44,14 +44,15 @@ class Single(Topology):
         if not self.fill:
             return await team.ask("agent", task)
         reports: list[Report] = []
-        while len(reports) < MAX_REPETITIONS:
-            try:
+        try:
+            while True:
                 reply = await team.ask("agent", task)
-            except BudgetExceeded:
-                if not reports:
-                    raise
-                break
-            assert isinstance(reply, Report)
-            reports.append(reply)
+                assert isinstance(reply, Report)
+                reports.append(reply)
+        except BudgetExceeded:
+            if not reports:
+                raise
+        finally:
+            # Once, however it ends: counting all of them after each would take a long run quadratic time.
             team.offer(majority(reports))
         return majority(reports)

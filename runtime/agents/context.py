@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from runtime.agents.blocks import block, mail_block, mail_text, part_block
+from runtime.agents.blocks import block, clip, mail_block, mail_text, part_block
 from runtime.agents.roles import summary_words
 from runtime.messages import Bid, Bundle, Delivered, Message, Part
 from runtime.models.base import ChatMessage
 from runtime.protocols import OUTSIDE
 from runtime.task import Task
+
+STRATEGY_TOKENS = 256
+"""Length of the plan that a router hands to its winner, so that a prompt's length is bounded."""
 
 
 class Content(NamedTuple):
@@ -63,5 +66,5 @@ def prompt(
     blocks.extend(mail_block(mail, message_tokens) for mail in content.mails)
     blocks.extend(block("bid", "\n".join(bid.steps), number=str(i)) for i, bid in enumerate(bids, 1))
     if strategy:
-        blocks.append(block("strategy", "\n".join(strategy)))
+        blocks.append(block("strategy", clip("\n".join(strategy), STRATEGY_TOKENS)))
     return (ChatMessage("system", words), ChatMessage("user", "\n".join(blocks)))
