@@ -287,7 +287,9 @@ def main(arguments: Sequence[str], sizes: Sizes = Sizes()) -> None:
         found["parts"][part] = {"load_before": before, "load_after": load_average(), "rows": rows}
         console.print(table(part, found["parts"][part]))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+    # What a test measured, the crowds, lies in the same file.
+    before = orjson.loads(options.out.read_bytes()) if options.out.exists() else {}
+    options.out.write_bytes(orjson.dumps(before | found, option=orjson.OPT_INDENT_2))
     console.print(f"wrote {options.out}")
 
 
