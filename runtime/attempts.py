@@ -8,7 +8,7 @@ ledger is never behind the bill: without proof that nothing was sent, the whole 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, cast, get_args
 
 import anyio
 import orjson
@@ -18,7 +18,7 @@ from runtime.agents.tools import Tool, seen_of, units_of, use
 from runtime.backoff import backoff_s
 from runtime.bank.admission import Admission
 from runtime.bank.book import AttemptId, Held, Need, Settled
-from runtime.bank.vector import Vector, pack, unpack
+from runtime.bank.vector import pack, unpack
 from runtime.boundary import encodable
 from runtime.budget import PICO_USD, TOKENS, TOOL_CALLS
 from runtime.clock import Clock, on_grid_s
@@ -26,9 +26,10 @@ from runtime.crash import crash_point
 from runtime.errors import (
     AgentFailed,
     BadModelReply,
+    BudgetExceeded,
     InternalError,
     ModelError,
-    ModelUnavailable,
+    OrchestrationError,
     RunHalted,
     StaleEpoch,
     StoreError,
@@ -41,6 +42,7 @@ from runtime.models.prefixes import Prefixes
 from runtime.models.probe import Unproved, prove
 from runtime.models.spec import LimitField
 from runtime.needs import chat_need, measure
+from runtime.order import NO_REPLY, NOT_DONE, Done, Order
 from runtime.protocols import Journal
 from runtime.trampoline import handover, nap_s
 from runtime.usage import Price, Usage
@@ -48,39 +50,6 @@ from runtime.usage import Price, Usage
 MAX_TRIES = 4
 FIRST_PROBE = 1_000
 """Samples from here on are probes, so that no work of a seat is ever taken for one."""
-
-
-class Order(NamedTuple):
-    """What a seat wants done, beside the request itself."""
-
-    key: Key
-    kind: str
-    """work, bid, vote, summary, probe or tool."""
-    name: str
-    """The catalogue's name of the model, or the tool's; spend is grouped by it."""
-    least: int = 0
-    """Reply tokens below which the call is not worth making."""
-    floor: Vector = 0
-    """For finishing calls: what was kept back for it."""
-    senders: tuple[str, ...] = ()
-    scope: str = "run"
-    """The innermost scope it counts in."""
-
-
-class Done(NamedTuple):
-    """How the outside answered."""
-
-    used: Vector | None
-    """None: unknown, so the whole hold is charged."""
-    usage: Usage
-    reply: ChatReply
-    failed: BadModelReply | None = None
-    """Why the reply cannot be used, where what it cost is known all the same."""
-
-
-NO_REPLY = ChatReply("", None)
-"""In the place of a reply that did not come."""
-NOT_DONE = Done(None, Usage(0, 0), NO_REPLY)
 
 
 @dataclass(slots=True)
@@ -104,13 +73,12 @@ class Attempts:
             BudgetExceeded: a try does not fit any more.
             ModelError: refused, failed for good, or out of tries.
         """
-        if order.kind == "summary" and self.journal is not None and self.journal.gone_without(order.key):
-            # Budget may have come since, but what follows is in the journal already, and was asked with a clipped mail.
-            raise ModelUnavailable(order.name, "an earlier life of this run went on without this summary")
-        if getattr(model, "unproved", False):
-            await prove(cast("Unproved", model), partial(self._probe, order))
-        await measure(model, request)
         request = self.prefixes.told(order.key.seat, model, request)
+        digest = request_digest(request) if self.journal is not None else ""
+        told = self._told(order.key, digest)
+        if told is not None:
+            return told
+        await self._know(model, request, order, digest)
         need = chat_need(model, request, order.least)
         price = model.price or Price()
 
@@ -130,17 +98,36 @@ class Attempts:
                 return Done(None, Usage(0, 0), reply)
             return Done(pack((usage.tokens, price.cost(usage), 1, 0)), usage, reply, failed)
 
-        digest = request_digest(request) if self.journal is not None else ""
         for turn in range(MAX_TRIES):
             try:
                 place = self.permit_for(model, need)
                 visit = None if place is None else Visit(place, self.clock)
                 return await self._attempt(order, need, digest, visit, work)
-            except ModelError as error:
-                if not error.retryable or turn == MAX_TRIES - 1:
+            except (BudgetExceeded, ModelError) as error:
+                if isinstance(error, BudgetExceeded) or not error.retryable or turn == MAX_TRIES - 1:
+                    await self._unanswered(order.key, digest, error)
                     raise
                 await nap_s(on_grid_s(backoff_s(error, turn, request.seed)))
         raise InternalError("a loop of tries ended without a reply")
+
+    def _told(self, key: Key, digest: str) -> ChatReply | None:
+        """The reply that an earlier life of a live run got; None where it was told nothing. What it was refused, it still is."""
+        return None if self.journal is None else self.journal.replay(key, digest)
+
+    async def _unanswered(self, key: Key, digest: str, error: OrchestrationError) -> None:
+        """Have the journal of a live run know what its asker is told, since all that it does next rests on it."""
+        if self.journal is not None:
+            await self.journal.unanswered(key, digest, error)
+
+    async def _know(self, model: ChatModel, request: ChatRequest, order: Order, digest: str) -> None:
+        """Find out which limit the endpoint obeys, where nobody knows, and how long the prompt is, where it can tell."""
+        try:
+            if getattr(model, "unproved", False):
+                await prove(cast("Unproved", model), partial(self._probe, order))
+            await measure(model, request)
+        except (BudgetExceeded, ModelError) as error:
+            await self._unanswered(order.key, digest, error)
+            raise
 
     async def _probe(self, order: Order, probe: ChatModel, request: ChatRequest) -> ChatReply:
         """Ask an endpoint which limit it obeys, as an attempt of the seat that needs to know first."""
@@ -166,7 +153,12 @@ class Attempts:
             return Done(cost, Usage(0, 0), ChatReply(await use(tool, arguments), Usage(0, 0)))
 
         digest = address([tool.name, dict(arguments)]) if self.journal is not None else ""
-        return (await self._attempt(order, Need(cost, 0, 0, 0), digest, None, work)).text
+        told = self._told(order.key, digest)
+        try:
+            return (told or await self._attempt(order, Need(cost, 0, 0, 0), digest, None, work)).text
+        except BudgetExceeded as error:
+            await self._unanswered(order.key, digest, error)
+            raise
 
     async def _attempt(
         self,
@@ -176,9 +168,6 @@ class Attempts:
         visit: Visit | None,
         work: Callable[[int], Awaitable[Done]],
     ) -> ChatReply:
-        replayed = None if self.journal is None else self.journal.replay(order.key, digest)
-        if replayed is not None:
-            return replayed
         left, done, why_not = False, NOT_DONE, cast("ModelError | None", None)
         held = await self.admission.admit(order.key, order.scope, need, order.floor, self.epoch, visit)
         try:
@@ -191,17 +180,21 @@ class Attempts:
             refused = False
             try:
                 if self.journal is not None:
-                    await self.journal.sent(held, need, order, digest)
+                    await self.journal.sent(held, need, order, digest, began_s)
                     # The deadline may have come meanwhile; then nothing leaves, and nothing is charged.
                     await checkpoint_if_cancelled()
                 crash_point("after-sent")
                 state = "charged_max"
                 left = True
+                if order.kind == "tool":
+                    # What it costs is known, so it is charged now and holds nothing while it works: it may ask an agent.
+                    self.admission.settle(held.id, None)
                 done = await work(held.units)
                 crash_point("after-reply")
                 state = "settled" if done.used is not None else "charged_max"
             except ModelError as error:
-                state = "charged_max" if error.billed else "released"
+                # A tool was called all the same, whatever model it met inside.
+                state = "charged_max" if error.billed or order.kind == "tool" else "released"
                 why_not = error
                 raise
             except (StaleEpoch, RunHalted, StoreError):
@@ -216,8 +209,7 @@ class Attempts:
                     # A cancelled run must not lose what it owes: the entry is written whatever happened to the caller.
                     with anyio.CancelScope(shield=True):
                         reply = None if done.reply is NO_REPLY else done.reply
-                        why = "" if done.failed is None else done.failed.reason
-                        await self.journal.closed(row, done.used, reply, digest, why)
+                        await self.journal.closed(row, done.used, reply, digest, done.failed)
         finally:
             if visit is not None:
                 visit.release()

@@ -34,7 +34,8 @@ class Budget:
     tool_calls: int | Mapping[str, int] | None = None
     """Units of tool calls: one number for all tools, or a cap for each named tool."""
     seconds: float | None = None
-    """A deadline for the run: virtual seconds in virtual runs, active monotonic seconds in live ones."""
+    """A deadline for the run: virtual seconds in virtual runs, active monotonic seconds in live ones. Of a live run that was
+    killed counts what its journal proves: the time up to its last entry."""
 
     def __post_init__(self) -> None:
         if all(v is None for v in (self.tokens, self.usd, self.calls, self.tool_calls, self.seconds)):

@@ -27,6 +27,7 @@ Arguments are positional and all handed to `Exception`, so that every error surv
 text is built in `__str__`. `retryable` and `billed` are facts of the class; the retry loop reads nothing else.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -34,6 +35,18 @@ class OrchestrationError(Exception):
     """Base of every error Ostrom raises on purpose."""
 
     retryable: ClassVar[bool] = False
+
+
+def error_of(name: str, args: Sequence[object]) -> OrchestrationError:
+    """The error of a class of this name and these arguments, as they come out of JSON, where tuples are lists.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    kind = globals().get(name)
+    if not (isinstance(kind, type) and issubclass(kind, OrchestrationError)):
+        raise ValueError(f"{name!r} is no error of Ostrom")
+    return kind(*(tuple(arg) if isinstance(arg, list) else arg for arg in args))
 
 
 class ConfigError(OrchestrationError):

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 State = Literal["held", "sent", "settled", "released", "charged_max", "voided"]
+Unanswered = Literal["unanswered"]
+"""No state of an attempt, but of the work it was a try at: there will be no other."""
 
 
 class Key(NamedTuple):

@@ -4,17 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from runtime.messages import Bid, Message, Part, Plan, Refusal, Reply, Report, Verdict
+from runtime.messages import Bid, Lost, Message, Part, Plan, Refusal, Reply, Report, Verdict
 from runtime.models.base import ChatReply
 from runtime.task import Task
 
 if TYPE_CHECKING:
     from runtime.agents.agent import Agent
-    from runtime.attempts import Order
     from runtime.bank.book import Held, Need
     from runtime.budget import Budget
-    from runtime.errors import RunHalted, StaleEpoch
+    from runtime.errors import OrchestrationError, RunHalted, StaleEpoch
     from runtime.journal import Attempt, Key
+    from runtime.order import Order
 
 OUTSIDE = "task"
 """The sender of whatever the user hands in: every seat may receive from it without a declared channel."""
@@ -53,8 +53,9 @@ class Team(Protocol):
         """
         ...
 
-    async def ask_all(self, asks: Sequence[tuple[str, Message]]) -> list[Mailable | Refusal]:
-        """Ask several seats at once; replies come in the order of `asks`, a Refusal where the budget did not suffice."""
+    async def ask_all(self, asks: Sequence[tuple[str, Message]]) -> list[Mailable | Lost]:
+        """Ask several seats at once; replies come in the order of `asks`, a Refusal where the budget did not suffice, a Failure
+        where the model failed for good."""
         ...
 
     def offer(self, answer: Outcome) -> None:
@@ -207,25 +208,30 @@ class Journal(Protocol):
     halted: "RunHalted | StaleEpoch | None"
     """Why nothing more may be sent; None while it may."""
 
-    async def sent(self, held: "Held", need: "Need", order: "Order", digest: str) -> None:
-        """Commit that the bytes are about to leave, with the bound that is held."""
+    async def sent(self, held: "Held", need: "Need", order: "Order", digest: str, began_s: float) -> None:
+        """Commit that the bytes are about to leave, with the bound that is held and the run's own time."""
         ...
 
     async def closed(
-        self, row: "Attempt", charged: int | None, reply: ChatReply | None, digest: str, failed: str = ""
+        self,
+        row: "Attempt",
+        charged: int | None,
+        reply: ChatReply | None,
+        digest: str,
+        failed: "OrchestrationError | None",
     ) -> None:
         """Commit how the attempt ended, what it was charged, and its reply, if one came, or why it cannot be used."""
         ...
 
+    async def unanswered(self, key: "Key", digest: str, error: "OrchestrationError") -> None:
+        """Commit that a piece of work gets no reply, before its asker is told so and goes on."""
+        ...
+
     def replay(self, key: "Key", digest: str) -> ChatReply | None:
-        """The reply an attempt got in an earlier, interrupted life of this run; None where it got none.
+        """The reply to a piece of work in an earlier, interrupted life of this run; None where that life was told nothing.
 
         Raises:
             ConfigError: the request differs from the recorded one, so this is another run.
-            BadModelReply: what it got could not be used.
+            OrchestrationError: that life was told this error instead.
         """
-        ...
-
-    def gone_without(self, key: "Key") -> bool:
-        """Whether an earlier life of this run went on to later attempts of the seat without a reply to this one."""
         ...

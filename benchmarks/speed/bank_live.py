@@ -9,7 +9,6 @@ import orjson
 from benchmarks.speed.anchors import Coalesced
 from benchmarks.speed.bank_runs import EPOCH, LIMITS, MOST_USED, NEED, Work, live_run, opened_ledger, sealed_run, work
 from benchmarks.speed.timing import Sample, stopwatch
-from runtime.attempts import Order
 from runtime.bank.book import Held
 from runtime.bank.client import BankClient, in_process
 from runtime.bank.ledger import Ledger
@@ -22,6 +21,7 @@ from runtime.journal import Key
 from runtime.models.base import ChatReply
 from runtime.models.catalog import Catalog
 from runtime.models.scripted import ScriptedModel
+from runtime.order import Order
 from runtime.preflight import RunSpec
 from runtime.protocols import Answer, Outcome, Team
 from runtime.task import Task

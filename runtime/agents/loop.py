@@ -8,7 +8,7 @@ from runtime.agents.blocks import block, mail_text, shortened, too_long
 from runtime.agents.context import Content, content_of, prompt, summary_prompt
 from runtime.agents.roles import reply_of, words_for
 from runtime.agents.tools import arguments_of
-from runtime.attempts import Attempts, Order
+from runtime.attempts import Attempts
 from runtime.bank.vector import Vector, fits, guards, pack, unpack
 from runtime.boundary import contained
 from runtime.budget import PICO_USD, TOKENS, Caps
@@ -20,6 +20,7 @@ from runtime.messages import Part as Subtask
 from runtime.models.base import ChatMessage, ChatModel, ChatReply, ChatRequest, ToolCall, prompt_tokens
 from runtime.needs import measure
 from runtime.nesting import Level
+from runtime.order import Order
 from runtime.protocols import OUTSIDE, Award, Mailable, PacingView, Router, Topology, Work
 from runtime.spread import Spread
 from runtime.trampoline import handover

@@ -11,8 +11,8 @@ grant or its settlement, so every request of that kind fits, whatever came first
 thrown at quiescence only. Requests beyond an allowance queue, and so do those in a scope whose own cap could bind.
 
 The *leaf rule* keeps this free of deadlocks: an attempt is open only while its own bytes are out, so who waits never holds
-anything, and whatever is waited for comes back on its own. A caller that asks with a hold in its hand, or runs an agent as a
-tool of an open attempt, may wait for itself, and nothing here can see that.
+anything, and whatever is waited for comes back on its own. A tool may ask an agent, so its call is charged as it starts. A
+caller that asks with a hold in its hand may wait for itself, and nothing here can see that.
 """
 
 from collections.abc import Callable, Mapping

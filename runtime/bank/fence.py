@@ -21,7 +21,7 @@ class Fence:
     def bars(self, part: Sequence[Op]) -> OrchestrationError | None:
         """Why a part must not be committed; None where it may."""
         for op in part:
-            if isinstance(op, Entry) and op.state in {"sent", "released"}:
+            if isinstance(op, Entry) and op.state in {"sent", "released", "unanswered"}:
                 current = self._store.epoch(op.run_id)
                 if op.epoch < current and (op.state == "sent" or not self._was_sent(op)):
                     return StaleEpoch(op.run_id, op.epoch, current)

@@ -1,12 +1,14 @@
 """Owns the durable journal of one live run, and how its interrupted life is taken up again.
 
 Before bytes leave, an entry `sent` is committed with the bound that is held; with the reply comes an entry that closes it.
-After a crash the entries are folded: what was answered answers again at no cost, what was only sent is charged at maximum,
-because nobody can prove that the provider did not bill it, and is asked again as a new try.
+Where no reply comes of it, because the budget does not suffice or the model fails for good, that is committed before whoever
+asked is told. After a crash the entries are folded: what was answered answers again at no cost, what was refused or failed
+does so again even where budget has come since, for all that followed rests on it, and what was only sent is charged at
+maximum, because nobody can prove that the provider did not bill it, and is asked again as a new try.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 
@@ -16,12 +18,15 @@ from runtime.bank.ledger import Ledger
 from runtime.bank.store import Entry
 from runtime.bank.vector import Vector, pack, unpack
 from runtime.budget import Amounts
-from runtime.errors import BadModelReply, ConfigError, RunHalted, StaleEpoch
-from runtime.journal import Attempt, Key, attempt_of
+from runtime.errors import ConfigError, OrchestrationError, RunHalted, StaleEpoch, error_of
+from runtime.journal import Attempt, Key, State, attempt_of
 from runtime.models.base import ChatReply, reply_of
 
 if TYPE_CHECKING:
-    from runtime.attempts import Order
+    from runtime.order import Order
+
+_NO_TRY = -1
+"""In the place of a try's number, where an entry is about the work and no single try."""
 
 
 class Life(NamedTuple):
@@ -46,23 +51,20 @@ class History:
     def __init__(self, entries: Sequence[Entry], n: int) -> None:
         self._n = n
         self._last: dict[AttemptId, tuple[dict[str, Any], Entry]] = {}
-        self.answered: dict[Key, tuple[str, ChatReply | BadModelReply]] = {}
-        """Replies by key, usable or not, each with the digest of its request."""
+        self.told: dict[Key, tuple[str, ChatReply | OrchestrationError]] = {}
+        """By key, with the digest of its request, the reply that came; or what whoever asked was told instead."""
         for entry in entries:
             step, path = entry.key.split("/", 1)
             seat, sample = path.rsplit("/", 1)
             id = AttemptId(Key(int(step), seat, int(sample)), entry.try_)
             body = orjson.loads(entry.body)
+            if entry.state == "unanswered":
+                self.told[id.key] = (body["digest"], error_of(*body["error"]))
+                continue
             sent, _ = self._last.get(id, ({}, entry))
             self._last[id] = (body if "limits" in body else sent, entry)
             if body.get("reply") is not None:
-                self.answered[id.key] = (body["digest"], reply_of(*body["reply"]))
-            elif body.get("failed"):
-                self.answered[id.key] = (body["digest"], BadModelReply(body["row"][5], body["failed"]))
-
-    def gone_without(self, key: Key) -> bool:
-        """Whether a later attempt of the seat is known, and no reply to this one; a seat makes one after the other."""
-        return key not in self.answered and any(id.key.seat == key.seat and id.key.step > key.step for id in self._last)
+                self.told[id.key] = (body["digest"], reply_of(*body["reply"]))
 
     def restore(self, ledger: Ledger, scope: str) -> list[Attempt]:
         """Bring a fresh ledger to where the earlier lives ended, and return their attempts.
@@ -79,9 +81,9 @@ class History:
             charged = None if body.get("charged") is None else pack(tuple(body["charged"]))
             # Where a ledger knows the run alone, what was held below it counts in the run.
             place = sent["scope"] if sent["scope"] in ledger.scopes else scope
-            ledger.restore(id, place, need, pack(tuple(sent["floor"])), units, entry.state, charged)
+            ledger.restore(id, place, need, pack(tuple(sent["floor"])), units, cast(State, entry.state), charged)
             lost = "row" not in body
-            rows.append(_lost_row(id, sent["order"], need, units, self._n) if lost else attempt_of(body["row"]))
+            rows.append(_lost_row(id, sent, need, units, self._n) if lost else attempt_of(body["row"]))
         ledger.expire(scope)
         return rows
 
@@ -102,8 +104,8 @@ class LiveJournal:
         self._epoch = life.epoch
         self._n = n
 
-    async def sent(self, held: Held, need: Need, order: "Order", digest: str) -> None:
-        """Commit that the bytes are about to leave, with the bound that is held."""
+    async def sent(self, held: Held, need: Need, order: "Order", digest: str, began_s: float) -> None:
+        """Commit that the bytes are about to leave, with the bound that is held and the run's own time."""
         body = {
             "digest": digest,
             "order": [order.kind, order.name, order.senders],
@@ -112,47 +114,61 @@ class LiveJournal:
             "limits": [need.most, need.least, held.units],
             "floor": unpack(order.floor, self._n),
             "scope": order.scope,
+            "at_s": began_s,
         }
-        try:
-            await self._client.write([self._entry(held.id, "sent", body)])
-        except (RunHalted, StaleEpoch) as error:
-            self.halted = error
-            raise
+        await self._write_unless_halted(self._entry(held.id, "sent", body))
 
     async def closed(
-        self, row: Attempt, charged: Vector | None, reply: ChatReply | None, digest: str, failed: str = ""
+        self,
+        row: Attempt,
+        charged: Vector | None,
+        reply: ChatReply | None,
+        digest: str,
+        failed: OrchestrationError | None,
     ) -> None:
         """Commit how the attempt ended, what it was charged, and its reply, if one came, or why it cannot be used."""
         body = {
             "digest": digest,
             "row": list(row),
             "charged": None if charged is None else unpack(charged, self._n),
-            "failed": failed,
             "reply": None if reply is None else _parts(reply),
         }
         id = AttemptId(Key(row.step, row.seat, row.sample), row.try_)
-        await self._client.write([self._entry(id, row.state, body)])
+        # In one commit: there is no other try at what is settled.
+        told = [] if failed is None else [self._unanswered(id.key, digest, failed)]
+        await self._client.write([self._entry(id, row.state, body), *told])
+
+    async def unanswered(self, key: Key, digest: str, error: OrchestrationError) -> None:
+        """Commit that a piece of work gets no reply, before its asker is told so and goes on."""
+        await self._write_unless_halted(self._unanswered(key, digest, error))
 
     def replay(self, key: Key, digest: str) -> ChatReply | None:
-        """The reply an attempt got in the earlier life; None where it got none.
+        """The reply to a piece of work in an earlier life; None where that life was told nothing.
 
         Raises:
             ConfigError: the request is another one, so this is not the same run.
-            BadModelReply: what it got could not be used.
+            OrchestrationError: that life was told this error instead.
         """
-        known, reply = self.history.answered.get(key, (digest, None))
+        known, told = self.history.told.get(key, (digest, None))
         if known != digest:
             raise ConfigError(
                 f"run {self._run_id}: the request of step {key.step} of {key.seat} differs from the one in the store; "
                 "a resumed run must use the same task, topology, prompts and models"
             )
-        if isinstance(reply, BadModelReply):
-            raise reply
-        return reply
+        if isinstance(told, OrchestrationError):
+            raise told
+        return told
 
-    def gone_without(self, key: Key) -> bool:
-        """Whether an earlier life of this run went on to later attempts of the seat without a reply to this one."""
-        return self.history.gone_without(key)
+    async def _write_unless_halted(self, entry: Entry) -> None:
+        try:
+            await self._client.write([entry])
+        except (RunHalted, StaleEpoch) as error:
+            self.halted = error
+            raise
+
+    def _unanswered(self, key: Key, digest: str, error: OrchestrationError) -> Entry:
+        body = {"digest": digest, "error": [type(error).__name__, error.args]}
+        return self._entry(AttemptId(key, _NO_TRY), "unanswered", body)
 
     def _entry(self, id: AttemptId, state: Any, body: dict[str, Any]) -> Entry:
         name = f"{id.key.step}/{id.key.seat}/{id.key.sample}"
@@ -164,9 +180,10 @@ def _parts(reply: ChatReply) -> list[Any]:
     return [reply.text, reply.usage, reply.finish, reply.tool_calls, reply.floored, reply.logprobs]
 
 
-def _lost_row(id: AttemptId, order: list[Any], need: Need, units: int, n: int) -> Attempt:
-    """The row of an attempt of which only `sent` is known."""
-    kind, name, senders = order
+def _lost_row(id: AttemptId, sent: dict[str, Any], need: Need, units: int, n: int) -> Attempt:
+    """The row of an attempt of which only `sent` is known: nobody knows how long after it the life ended."""
+    kind, name, senders = sent["order"]
+    at_s = sent.get("at_s", 0.0)  # older entries do not tell
     tokens, pico, _, tool_units = unpack(need.at(units), n)[:4]
     charged, held = (0, tokens, pico, tool_units), (tokens, pico, units, need.most)
-    return Attempt(*id.key, id.try_, kind, name, "charged_max", *charged, *held, 0.0, 0.0, "", "", tuple(senders))
+    return Attempt(*id.key, id.try_, kind, name, "charged_max", *charged, *held, at_s, at_s, "", "", tuple(senders))

@@ -13,6 +13,7 @@ from runtime.attempts import MAX_TRIES
 from runtime.backoff import backoff_s
 from runtime.budget import Budget
 from runtime.clock import TICK_S
+from runtime.driver import Runtime
 from runtime.errors import (
     BadModelReply,
     ConfigError,
@@ -388,3 +389,72 @@ def test_rows_account_for_everything() -> None:
     assert total.pico_usd == summed(lambda a: a.pico_usd) == 2 * PICO + 9 * 45 * 10**9 + PICO // 4 + 85 * 10**10
     assert total.tokens == summed(lambda a: a.input_tokens + a.output_tokens) == 100 + 18 + 60
     assert (total.calls, total.tool_calls) == (3, summed(lambda a: a.units))
+
+
+class Consults(Topology):
+    """A boss whose tool is another agent of the team."""
+
+    def __init__(self, *, virtual: bool) -> None:
+        self.asked: list[tuple[Any, Task]] = []
+        consult = Tool("consult", "Asks the helper.", self.consult, {"type": "object"}, virtual=virtual)
+        boss = Agent("executor", model="boss", tools=(consult,))
+        helper = Agent("executor", model="helper", effort_tokens=5_000)
+        super().__init__("Consults", {"boss": boss, "helper": helper})
+
+    async def consult(self) -> str:
+        team, task = self.asked[0]
+        return (await team.ask("helper", task)).answer  # type: ignore[no-any-return]
+
+    async def solve(self, task: Task, team: Any) -> Any:
+        self.asked.append((team, task))
+        return await team.ask("boss", task)
+
+
+@pytest.mark.parametrize("virtual", [True, False])
+def test_an_agent_that_is_used_as_a_tool_gets_what_is_left_and_waits_for_nobody(virtual: bool) -> None:
+    """Its call wants more than there is, and would wait for what is held, which must not be the tool call it serves."""
+
+    class Large(ScriptedModel):
+        shrinkable = True
+
+        def bound(self, request: ChatRequest) -> Usage:
+            return Usage(100, request.max_tokens)
+
+    def says(request: ChatRequest) -> Any:
+        return Report("told") if request.messages[-1].role == "tool" else (ToolCall("1", "consult", "{}"),)
+
+    boss = ScriptedModel(says, input_tokens=100, output_tokens=100, name="boss", virtual=virtual)
+    helper = Large(lambda _: Report("help"), input_tokens=100, output_tokens=50, name="helper", virtual=virtual)
+
+    async def main() -> RunResult:
+        budget = Budget(tokens=1_000, tool_calls=1, seconds=20)
+        async with Runtime(models={"boss": boss, "helper": helper}) as runtime:
+            return await runtime.run(Consults(virtual=virtual), Task("How many?"), budget=budget)
+
+    result = anyio.run(main)
+
+    assert (result.status, result.answer) == ("completed", "told")
+    (helped,) = (a for a in result.attempts if a.seat == "helper")
+    assert helped.max_tokens == 1_000 - 200 - 100
+
+
+@pytest.mark.parametrize("virtual", [True, False])
+def test_a_tool_whose_agent_was_refused_by_its_model_was_called_all_the_same(virtual: bool) -> None:
+    def refuses(request: ChatRequest) -> Any:
+        raise ModelRefused("helper", 400, "too long")
+
+    boss = ScriptedModel(
+        [(ToolCall("1", "consult", "{}"),)], input_tokens=100, output_tokens=100, name="boss", virtual=virtual
+    )
+    helper = ScriptedModel(refuses, input_tokens=100, output_tokens=50, name="helper", virtual=virtual)
+
+    async def main() -> RunResult:
+        async with Runtime(models={"boss": boss, "helper": helper}) as runtime:
+            return await runtime.run(
+                Consults(virtual=virtual), Task("How many?"), budget=Budget(tokens=900, tool_calls=1)
+            )
+
+    result = anyio.run(main)
+
+    assert (result.status, result.reason) == ("failed", "helper: refused with 400: too long")
+    assert (result.spend.total.tokens, result.spend.total.tool_calls) == (200, 1)

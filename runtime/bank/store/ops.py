@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import orjson
 
-from runtime.journal import State
+from runtime.journal import State, Unanswered
 
 # Packing is most of what sealing costs, and the bank seals for all hosts. A journal of 100 steps with 600 characters of
 # English each (75 KB of JSON) took 0.68 ms at level 1, 0.97 at 3 for 5 % less disk, and 2.1 at zlib's own choice, 6, for
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
     key: str
     """"step/seat/sample": which piece of work of the run."""
     try_: int
-    state: State
+    state: State | Unanswered
     body: bytes
     """The attempt as JSON."""
 

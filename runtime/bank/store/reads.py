@@ -9,7 +9,7 @@ from typing import Any, cast
 from runtime.bank.store.index import Index
 from runtime.bank.store.ops import Entry, Granted, Opened, Row, ToppedUp, amounts_of, unpacked
 from runtime.errors import StoreError
-from runtime.journal import State
+from runtime.journal import State, Unanswered
 
 Fetch = Callable[[str, int], tuple[Any, ...] | None]
 """Runs a SELECT that has one place for a row's number."""
@@ -62,7 +62,10 @@ class Reads:
     def entries(self, run_id: str) -> list[Entry]:
         """Return the journal entries of this run in the order in which they were committed."""
         rows = map(self._row, self._index.entries.get(run_id, ()))
-        return [Entry(row.name, row.epoch, row.key, row.try_, cast(State, row.state), self._body(row)) for row in rows]
+        return [
+            Entry(row.name, row.epoch, row.key, row.try_, cast(State | Unanswered, row.state), self._body(row))
+            for row in rows
+        ]
 
     def opened(self) -> list[Opened]:
         """Return the runs that were opened and have no result at their address, first opened first."""

@@ -17,9 +17,18 @@ from runtime.bank.store import Entry
 from runtime.bank.vector import unpack
 from runtime.budget import Budget
 from runtime.clock import LoopClock
-from runtime.errors import ModelRateLimited, OrchestrationError, RunHalted, StaleEpoch, StoreError
+from runtime.errors import (
+    BadModelReply,
+    ModelError,
+    ModelRateLimited,
+    ModelRefused,
+    OrchestrationError,
+    RunHalted,
+    StaleEpoch,
+    StoreError,
+)
 from runtime.journal import Attempt
-from runtime.messages import Bid, Part, Plan, Report, Verdict, Vote, reply_json
+from runtime.messages import Bid, Part, Plan, Report, Verdict, Vote, bundle, reply_json
 from runtime.models.base import ChatReply, ChatRequest, TokenLogprob, ToolCall
 from runtime.models.scripted import ScriptedModel
 from runtime.preflight import RunSpec, prepare
@@ -150,7 +159,7 @@ async def test_all_of_a_reply_and_of_its_usage_outlives_a_crash() -> None:
     assert said.served == 1
     assert (row.cached_tokens, row.reasoning_tokens, row.floored) == (16, 30, True)
     journal = LiveJournal("run", BankClient(disk), Life(2, list(disk.entries), []), 4)
-    ((_, kept),) = journal.history.answered.values()
+    ((_, kept),) = journal.history.told.values()
     assert kept == reply
 
 
@@ -443,3 +452,89 @@ async def test_other_words_under_the_name_of_a_run_are_refused() -> None:
 
     assert result.status == "failed"
     assert result.reason.startswith("run run: the request of step 0 of agent differs from the one in the store")
+
+
+class Reader(Topology):
+    """Three seats are asked at once, and a fourth is told what came of it."""
+
+    def __init__(self) -> None:
+        seats = {"few": Agent("executor", model="m"), "many": Agent("executor", model="big")}
+        super().__init__("Reader", {**seats, "last": Agent("verifier", model="m")})
+
+    def channels(self) -> list[tuple[str, str]]:
+        return [("few", "last"), ("many", "last")]
+
+    async def solve(self, task: Task, team: Any) -> Any:
+        replies = await team.ask_all([("few", task), ("many", task)])
+        return await team.ask("last", bundle([reply for reply in replies if isinstance(reply, Report)]))
+
+
+async def test_what_was_refused_once_is_refused_in_every_later_life() -> None:
+    """Budget has come since: but the reader's prompt stands in the journal, without the report that was refused."""
+
+    def models() -> tuple[ScriptedModel, ...]:
+        return model(), ScriptedModel(answer, input_tokens=60, output_tokens=2_000, virtual=False, name="big")
+
+    disk = Disk()
+    whole = await life(disk, Reader(), *models(), budget=Budget(tokens=1_000))
+    (refused,) = (n for n, entry in enumerate(disk.entries) if entry.state == "unanswered")
+    assert (whole.status, whole.metrics["refusals"]) == ("completed", 1)
+
+    for n in range(refused + 1, len(disk.entries)):
+        left, again = disk.up_to(n), models()
+        result = await life(left, Reader(), *again, budget=Budget(tokens=9_000))
+
+        assert (result.status, result.answer, result.metrics["refusals"]) == ("completed", "42", 1)
+        assert again[1].served == 0
+
+
+async def test_a_refusal_that_nobody_was_told_of_is_none() -> None:
+    """The life ended before: nothing rests on it, so what has come since may be used."""
+    disk = Disk(refuses=lambda entry: entry.state == "unanswered")
+    big = ScriptedModel(answer, input_tokens=60, output_tokens=2_000, virtual=False, name="big")
+    assert (await life(disk, Reader(), model(), big, budget=Budget(tokens=1_000))).reason == "disk: full"
+
+    result = await life(disk.up_to(9), Reader(), model(), big, budget=Budget(tokens=9_000))
+
+    assert (result.status, result.metrics["refusals"], big.served) == ("completed", 0, 1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ModelRefused("n", 400, "too long"), BadModelReply("n", "cut off", (60, 40)), BadModelReply("n", "no JSON")],
+)
+async def test_a_bidder_that_failed_has_failed_in_every_later_life(error: ModelError) -> None:
+    """It answers by now, but the award stands in the journal, made without its bid."""
+
+    def fails(request: ChatRequest) -> Any:
+        raise error
+
+    topology, disk = Chain(1, model=StrategyAuction("m", "n")), Disk()
+    whole = await life(disk, topology, model(), model(fails, "n"))
+    told = [n for n, entry in enumerate(disk.entries) if entry.state == "unanswered"]
+    assert (whole.status, len(told) > 0) == ("completed", True)
+
+    for n in range(len(disk.entries)):
+        if disk.entries[n].state == "unanswered" and isinstance(error, BadModelReply) and error.usage:
+            continue  # it is in one commit with the entry before it
+        result = await life(disk.up_to(n), topology, model(), model(fails, "n"))
+
+        assert (result.status, result.reason) == ("completed", "")
+    up = model(name="n")
+    assert (await life(disk, topology, model(), up)).spend.total == whole.spend.total
+    assert up.served == 0
+
+
+async def test_a_lost_life_counts_up_to_its_last_entry() -> None:
+    """Killed while its second call was out: how long that had been is in no journal."""
+    clock, disk = Clock(), Disk()
+
+    def say(request: ChatRequest) -> Any:
+        clock.time_s += 4
+        return answer(request)
+
+    await life(disk, Chain(2, model="m"), model(say), clock=clock)
+    result = await life(disk.up_to(3), Chain(2, model="m"), model(say), clock=clock)
+
+    times = [(a.began_s, a.ended_s) for a in result.attempts if a.seat != "planner"]
+    assert times == [(4, 4), (4, 8), (8, 12), (12, 16)], "the lost call, and its next try"
