@@ -186,7 +186,7 @@ def test_a_live_run_keeps_its_caps_gives_back_its_places_and_leaves_nothing_open
         assert limiter.borrowed_tokens == 0
         scope = run.ledger.scopes[SCOPE]
         assert (scope.held, scope.open_holds, run.ledger.waiting) == (0, 0, 0)
-        last = {(entry.key, entry.try_): entry.state for entry in entries}
+        last = {(entry.key, entry.try_): entry.state for entry in entries if entry.state != "unanswered"}
         assert sorted(last.values()) == sorted(row.state for row in result.attempts), "the journal knows them all"
 
     anyio.run(main)
