@@ -152,6 +152,8 @@ class ModelError(OrchestrationError):
 
     billed: ClassVar[bool] = True
     """False where the error itself proves that no work was done, so that the reservation may be given back."""
+    retry_after_s: float | None = None
+    """How long the endpoint asks to wait; None where it does not say."""
 
 
 class ModelRateLimited(ModelError):
@@ -174,9 +176,9 @@ class ModelTimeout(ModelError):
 
     retryable: ClassVar[bool] = True
 
-    def __init__(self, model: str, after_s: float) -> None:
-        super().__init__(model, after_s)
-        self.model, self.after_s = model, after_s
+    def __init__(self, model: str, after_s: float, retry_after_s: float | None = None) -> None:
+        super().__init__(model, after_s, retry_after_s)
+        self.model, self.after_s, self.retry_after_s = model, after_s, retry_after_s
 
     def __str__(self) -> str:
         return f"{self.model}: no complete reply within {self.after_s:g} s"
@@ -187,9 +189,9 @@ class ModelUnavailable(ModelError):
 
     retryable: ClassVar[bool] = True
 
-    def __init__(self, model: str, text: str) -> None:
-        super().__init__(model, text)
-        self.model, self.text = model, text
+    def __init__(self, model: str, text: str, retry_after_s: float | None = None) -> None:
+        super().__init__(model, text, retry_after_s)
+        self.model, self.text, self.retry_after_s = model, text, retry_after_s
 
     def __str__(self) -> str:
         return f"{self.model}: unavailable ({self.text})"

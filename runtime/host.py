@@ -6,7 +6,7 @@ whoever calls, on its monotonic clock.
 
 import gc
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -125,6 +125,17 @@ class Host:
         finally:
             if self._under_way.get(spec.run_id) is run:
                 del self._under_way[spec.run_id]
+
+    async def reach(self, names: Collection[str]) -> None:
+        """Connect to the endpoints of these models, before anything is spent on a run.
+
+        Raises:
+            ConfigError: nobody answers at one of them.
+        """
+        for name in names:
+            reach = getattr(self._catalog.get(name), "reach", None)
+            if reach is not None:
+                await reach()
 
     async def complete(self, name: str, request: ChatRequest, where: str, learned: LimitField) -> ChatReply:
         """Let a model of this host answer for a seat whose run has its home on another.

@@ -17,6 +17,7 @@ from runtime.bank.statement import books_of
 from runtime.bank.store import Opened, Sealed
 from runtime.errors import BudgetExceeded, HostLost, RunHalted
 from runtime.gates import Gates
+from runtime.nesting import wired
 from runtime.preflight import RunSpec
 from runtime.result import RunResult
 
@@ -49,14 +50,18 @@ class Shipping:
     homes: dict[str, int] = field(default_factory=dict)
     """Host of each live run under way; a new one goes where the fewest are."""
     door: anyio.Lock = field(default_factory=anyio.Lock)
+    _reached: set[str] = field(default_factory=set)
+    """Models whose endpoints answered when their first run began; later on an outage is waited for like any other."""
 
     async def run(self, todo: Sequence[RunSpec], deliver: Deliver) -> None:
         """Run specs on the hosts, seal and deliver.
 
         Raises:
+            ConfigError: nobody answers at the endpoint of a model that is asked for the first time; nothing was run.
             BudgetExceeded: the account had no room for one of them, or its scope was billed too much; all others were run.
         """
         virtual = [spec for spec in todo if not spec.live]
+        await self._reach([spec for spec in todo if spec.live])
         size = max(1, min(BATCH, len(virtual) // (4 * self.hosts)))
         batches = iter([virtual[i : i + size] for i in range(0, len(virtual), size)])
         lives = iter([spec for spec in todo if spec.live])
@@ -86,6 +91,17 @@ class Shipping:
                 group.start_soon(feed_live)
         if refused:
             raise refused[0]
+
+    async def _reach(self, specs: Sequence[RunSpec]) -> None:
+        """Find an address that nobody answers at before anything is spent on it.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        names = {n for spec in specs for agent in wired(spec.topology).agents.values() for n in agent.model_names()}
+        if new := names - self._reached:
+            await _insist(lambda again: self.on_host(0, "reach", sorted(new)))
+            self._reached |= new
 
     async def _enter_account(self, spec: RunSpec) -> None:
         """Wait until the account has room for a live run that belongs to no experiment.

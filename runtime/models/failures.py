@@ -40,12 +40,12 @@ def failure(model: str, status: int, headers: Mapping[str, str], body: bytes, ti
     said = _read(body)
     text = tidy(said.text) or f"Error code: {status}"
     if status == 408:
-        return ModelTimeout(model, timeout_s)
+        return ModelTimeout(model, timeout_s, retry_after_s(headers))
     # An account without credit is told 429 as well, and no patience cures that.
     if status == 429 and said.code != "insufficient_quota":
         return ModelRateLimited(model, retry_after_s(headers))
     if status >= 500:
-        return ModelUnavailable(model, f"{status}: {text}")
+        return ModelUnavailable(model, f"{status}: {text}", retry_after_s(headers))
     if status < 400:
         return ModelRefused(model, status, "a redirect, and redirects are not followed")
     usage = read_usage(said.usage)

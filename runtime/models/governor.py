@@ -215,8 +215,8 @@ class _Place:
             if kind is None:
                 lane.landed(ticket, ended.used_tokens, answered=True)
             else:
-                patience_s = getattr(ended.error, "retry_after_s", None)
-                lane.lost(ticket, Loss(kind, ticket.round, ticket.full, patience_s, str(ended.error)))
+                error = ended.error
+                lane.lost(ticket, Loss(kind, ticket.round, ticket.full, error.retry_after_s, str(error)))
         self._governor.go_on(lane)
 
 

@@ -27,7 +27,16 @@ from runtime.models.probe import Probe
 from runtime.models.replies import Expected, PlainReply, expected
 from runtime.models.spec import LimitField, ModelSpec
 from runtime.models.stream import StreamedReply
-from runtime.models.transport import BROKEN, Answered, NoRoute, ask, never_connected, root_of, stop_bad_status
+from runtime.models.transport import (
+    BROKEN,
+    Answered,
+    NoRoute,
+    ask,
+    never_connected,
+    no_way_to,
+    root_of,
+    stop_bad_status,
+)
 from runtime.models.wire import clean, request_body
 from runtime.usage import Usage
 
@@ -115,6 +124,20 @@ class OpenAIModel:
                     self._shapes = (shape,)
                     self._bounds.learn(request, counted)
                     return
+
+    async def reach(self) -> None:
+        """Connect once without asking for anything, so that an address nobody answers at is told before a run begins.
+
+        Raises:
+            ConfigError: no connection comes about; also a missing key, or this is not an asyncio event loop.
+        """
+        line = self._line()
+        why = await no_way_to(line.http, self.spec.endpoint)
+        if why:
+            raise ConfigError(
+                f"model {self.name!r}: no connection to {self.spec.endpoint} ({clean(why, line.key)}); start the server, or"
+                " correct scheme, host and port of its endpoint in ostrom.toml, its ModelSpec or OPENAI_BASE_URL"
+            )
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """Send the request once and read the reply.

@@ -5,10 +5,13 @@ from contextlib import aclosing
 from typing import Any
 
 import aiohttp
+import anyio
 import httpx2
 
 BROKEN = (httpx2.HTTPError, aiohttp.ClientError)
 """What the transport raises once a request is out; some of it as the library below raised it."""
+CONNECT_S = 3.0
+"""How long is waited for a first connection; one that takes longer is left to the calls."""
 _REFUSAL_BYTES = 65_536
 _ANSWER_BYTES = 16 * 2**20
 
@@ -71,6 +74,24 @@ async def ask(http: httpx2.AsyncClient, url: str, key: str, body: dict[str, Any]
     if missing:
         raise NoRoute
     return None
+
+
+async def no_way_to(http: httpx2.AsyncClient, url: str) -> str:
+    """Why no connection to an address comes about: refused, no such host, no trust; "" where one does, or nobody can tell soon.
+
+    Through the client that makes the calls, so that proxies and certificates are the same; without the key.
+    """
+    try:
+        with anyio.move_on_after(CONNECT_S):
+            async with http.stream("HEAD", url):
+                pass
+    except Answered:
+        pass
+    except BROKEN as error:
+        if never_connected(error):
+            root = root_of(error)
+            return f"{type(root).__name__}: {root}"
+    return ""
 
 
 def never_connected(error: BaseException | None) -> bool:

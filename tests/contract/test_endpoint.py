@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
@@ -24,6 +26,10 @@ from starlette.routing import Route
 
 from benchmarks.tasks import companies
 from runtime.agents.blocks import block
+from runtime.backoff import backoff_s
+from runtime.bank.service import Bank
+from runtime.budget import Budget
+from runtime.driver import Runtime
 from runtime.errors import (
     BadModelReply,
     ConfigError,
@@ -44,7 +50,9 @@ from runtime.models.scripted import ScriptedModel
 from runtime.models.server import BODY_LIMIT_BYTES, create_app, serve
 from runtime.models.spec import LimitField
 from runtime.needs import chat_need
+from runtime.task import Task
 from runtime.usage import Usage
+from topologies import Single
 
 pytestmark = pytest.mark.anyio
 
@@ -733,13 +741,31 @@ async def test_no_redirect_is_followed(shared_hostile: Hostile, status: int) -> 
     assert shared_hostile.requests == 1
 
 
-async def test_retry_after_arrives_with_the_error(shared_hostile: Hostile) -> None:
-    shared_hostile.answer = JSONResponse({}, 429, {"Retry-After": "12"})
+@pytest.mark.parametrize("headers", [{"Retry-After": "12"}, {"Retry-After": "9", "retry-after-ms": "12000"}])
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 529])
+async def test_retry_after_arrives_with_every_error_that_is_tried_again(
+    shared_hostile: Hostile, status: int, headers: dict[str, str]
+) -> None:
+    shared_hostile.answer = JSONResponse({}, status, headers)
     async with shared_hostile.model() as model:
-        with pytest.raises(ModelRateLimited) as caught:
+        with pytest.raises(ModelError) as caught:
             await model.complete(ASK)
 
-    assert caught.value.args == ("m", 12.0)
+    assert (caught.value.retryable, caught.value.retry_after_s) == (True, 12.0)
+    assert pickle.loads(pickle.dumps(caught.value)).retry_after_s == 12.0
+    assert backoff_s(caught.value, 0, 0) == 12.0
+
+
+async def test_an_outage_with_a_date_is_waited_for_until_then() -> None:
+    dates = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:49:49 GMT"
+    async with (
+        raw_endpoint(f"HTTP/1.1 503 X\r\n{dates}\r\nContent-Length: 0\r\n\r\n".encode()) as url,
+        client(url, "m") as model,
+    ):
+        with pytest.raises(ModelUnavailable) as caught:
+            await model.complete(ASK)
+
+    assert caught.value.retry_after_s == 12.0
 
 
 @asynccontextmanager
@@ -781,7 +807,7 @@ async def test_one_deadline_covers_the_whole_call(answer: bytes, then: str) -> N
         with anyio.fail_after(5), pytest.raises(ModelTimeout) as caught:
             await model.complete(ASK)
 
-    assert caught.value.args == ("m", 0.2)
+    assert caught.value.args == ("m", 0.2, None)
     assert caught.value.__context__ is None
 
 
@@ -812,3 +838,67 @@ async def test_nobody_listening_is_unavailable() -> None:
         async with client(f"http://127.0.0.1:{silent.getsockname()[1]}", "m") as model:
             with pytest.raises(ModelUnavailable, match="ConnectionRefusedError"):
                 await model.complete(ASK)
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    """An address at which nobody listens."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("address", ["closed", "plain"])
+async def test_an_address_that_nobody_answers_at_is_told_before_a_run_with_model_address_and_cure(
+    base_url: str, address: str
+) -> None:
+    with nobody() as closed:
+        url = closed if address == "closed" else base_url.replace("http:", "https:")
+        async with client(url, "m") as model:
+            with pytest.raises(ConfigError) as caught:
+                await model.reach()
+
+    for said in ("'m'", f"{url}/v1", "ostrom.toml", {"closed": "ConnectionRefusedError", "plain": "SSL"}[address]):
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n", b"", b"what?\r\n\r\n"])
+async def test_whoever_answers_anything_is_there(answer: bytes) -> None:
+    """Whether it is of any use is found out by the calls."""
+    async with raw_endpoint(answer) as url, client(url, "m") as model:
+        await model.reach()
+
+
+async def test_who_does_not_answer_soon_is_left_to_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.models.transport.CONNECT_S", 0.05)
+    async with raw_endpoint(b"", "hold") as url, client(url, "m") as model:
+        with anyio.fail_after(5):
+            await model.reach()
+
+
+async def test_a_run_at_an_address_that_nobody_answers_at_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with nobody() as url:
+        spec = ModelSpec(endpoint=f"{url}/v1", model="m", key_env="")
+        async with Runtime(models={"m": spec}, out=tmp_path, cap=Budget(tokens=9_000)) as runtime:
+            for _ in range(2):  # what it would hold of the account came back
+                with pytest.raises(ConfigError, match="no connection to"):
+                    await runtime.run(Single(model="m"), Task("How many?"), budget=Budget(tokens=9_000))
+
+    bank = Bank(tmp_path, read_only=True)
+    assert (list(bank.finished()), list(bank.open_runs())) == ([], [])
+    bank.close()
+
+
+async def test_an_outage_after_the_first_answer_is_waited_for_as_ever(base_url: str) -> None:
+    spec = ModelSpec(endpoint=f"{base_url}/v1", model="echo", key_env="", fixed_usage=(11, 7))
+    async with Runtime(models={"m": spec}) as runtime:
+        model = runtime.catalog.get("m")
+        assert isinstance(model, OpenAIModel)
+        run = partial(runtime.run, Single(model="m"), Task("How many?"), budget=Budget(calls=9))
+        assert (await run()).status == "completed"
+        await model.aclose()
+        with nobody() as url:
+            model.spec = spec.model_copy(update={"endpoint": f"{url}/v1"})
+            result = await run()
+
+    assert (result.status, {row.state for row in result.attempts}, len(result.attempts)) == ("failed", {"released"}, 4)

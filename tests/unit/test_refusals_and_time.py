@@ -35,6 +35,7 @@ def test_a_refusal_is_no_mail() -> None:
 @pytest.mark.parametrize("asked_s", [864_000.0, 1e305])
 def test_nobody_waits_for_days_because_an_endpoint_said_so(asked_s: float) -> None:
     assert backoff_s(ModelRateLimited("m", asked_s), 0, 1) == RETRY_AFTER_MOST_S
+    assert backoff_s(ModelUnavailable("m", "503: back soon", asked_s), 0, 1) == RETRY_AFTER_MOST_S
     assert backoff_s(ModelRateLimited("m", 2.0), 0, 1) == 2.0
 
 

@@ -14,7 +14,7 @@ from runtime.bank.grants import ACCOUNT, NO_CAPS, Limits
 from runtime.bank.live import Life
 from runtime.bank.store import Opened, Sealed
 from runtime.budget import Budget
-from runtime.errors import BudgetExceeded, HostLost, OrchestrationError, RunHalted, StaleEpoch
+from runtime.errors import BudgetExceeded, ConfigError, HostLost, OrchestrationError, RunHalted, StaleEpoch
 from runtime.preflight import RunSpec
 from runtime.result import RunResult, SpendReport
 from runtime.shipping import BATCH, LIVE_AT_ONCE, MAX_SENDS, Done, Shipping
@@ -44,6 +44,8 @@ class Fakes:
         self.sealed: list[list[Sealed]] = []
         self.plan: Callable[..., Exception | None] = lambda *call: None
         self.room = 10**9
+        self.asked_for: list[list[str]] = []
+        self.unreachable = ""
         self.inside = self.most_inside = 0
         self.finished: dict[str, bytes] = {}
         self.epochs: dict[str, int] = {}
@@ -59,6 +61,11 @@ class Fakes:
             if method == "run_virtual":
                 self._note(i, method, [spec.run_id for spec in args[0]])
                 return [body_of(spec.run_id) for spec in args[0]]
+            if method == "reach":
+                self.asked_for.append(list(args[0]))
+                if self.unreachable:
+                    raise ConfigError(self.unreachable)
+                return None
             spec, life, again = args
             self._note(i, method, spec.run_id, life.epoch, again)
             return body_of(spec.run_id)
@@ -151,6 +158,29 @@ async def test_work_that_loses_its_host_again_and_again_is_given_up() -> None:
     with pytest.RaisesGroup(HostLost):
         await fakes.run(specs(1))
     assert fakes.sealed == []
+
+
+# ---- Endpoints that nobody answers at.
+
+
+async def test_the_models_of_live_runs_are_reached_once_before_anything_is_begun() -> None:
+    fakes = Fakes(2)
+    await fakes.run([*specs(2), *specs(3, live=True)])
+    await fakes.run(specs(2, live=True))
+
+    assert fakes.asked_for == [["m"]]
+
+
+async def test_where_nobody_answers_no_run_is_begun() -> None:
+    fakes = Fakes()
+    fakes.unreachable = "model 'm': no connection"
+    with pytest.raises(ConfigError, match="no connection"):
+        await fakes.run([*specs(2), *specs(3, live=True)])
+    assert fakes.calls == []
+
+    fakes.unreachable = ""
+    assert len(await fakes.run(specs(3, live=True))) == 3
+    assert fakes.asked_for == [["m"], ["m"]], "asked again, because it was not there"
 
 
 # ---- Live runs.

@@ -4,8 +4,8 @@ to ask at all. Pure: it is told the time and the outcomes.
 A limit is not told, or not truly, so it is felt for. What bounds the calls is either the *window* (calls in flight) or the
 *pace* (starts a second), and a refusal is blamed on the one that bound the refused call: where its place was the last one,
 on the window; where the endpoint asks for seconds of patience, or refuses although there was room, on the pace. After a
-refusal nothing starts until the cool-down is over; after one that is blamed on the pace, and after an outage, a single call
-goes ahead and the others follow when it was answered.
+refusal, and after a failure that names a time, nothing starts until the cool-down is over; after such a failure, a refusal that
+is blamed on the pace, and an outage, a single call goes ahead and the others follow when it was answered.
 
 Sources: D. Chiu, R. Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in Computer Networks",
 Computer Networks and ISDN Systems 17(1), 1989 (additive increase, multiplicative decrease). V. Jacobson, "Congestion
@@ -199,6 +199,9 @@ class Endpoint:
                 self._quiet_until_s = max(self._quiet_until_s, now_s + cool_s)
                 return
             self._quiet_until_s = max(self._quiet_until_s, now_s + min(cool_s, PLACE_S))
+        elif loss.retry_after_s:
+            self._quiet_until_s = max(self._quiet_until_s, now_s + min(RETRY_AFTER_MOST_S, loss.retry_after_s))
+            self._probing = True
         self.window = max(1.0, float(int(self.window * (HALVED if self._slow_start else LESS))))
         self._slow_start = False
         self._window_climb = _Climb()

@@ -174,6 +174,5 @@ def _room(model: ChatModel | Fault, body: ChatBody) -> int:
 
 
 def _failed(error: ModelError) -> Script:
-    wait_s = error.retry_after_s if isinstance(error, ModelRateLimited) else None
-    headers = {} if wait_s is None else {"retry-after": f"{wait_s:g}"}
+    headers = {} if error.retry_after_s is None else {"retry-after": f"{error.retry_after_s:g}"}
     return refusal(_STATUS.get(type(error), 500), str(error), headers=headers)

@@ -202,6 +202,17 @@ def test_failures_in_a_row_open_the_circuit_and_an_answer_closes_it() -> None:
     assert endpoint.places(now_s) > 1
 
 
+@pytest.mark.parametrize(("asked_s", "kept_s"), [(20.0, 20.0), (86_400.0, RETRY_AFTER_MOST_S)])
+def test_a_failure_that_names_a_time_is_waited_for_and_one_call_goes_ahead(asked_s: float, kept_s: float) -> None:
+    endpoint = grown(40)
+    lose(endpoint, 0.0, "failed", patience_s=asked_s)
+
+    assert (endpoint.wait_s(0.0), endpoint.places(kept_s - 0.1), endpoint.places(kept_s)) == (kept_s, 0, 1)
+    assert endpoint.pace is None, "it says nothing about haste"
+    used(endpoint, kept_s, 1)
+    assert endpoint.places(kept_s) > 1
+
+
 def test_answers_between_failures_keep_the_circuit_closed() -> None:
     endpoint = grown(64)
     for _ in range(3 * FAILURES):

@@ -236,10 +236,10 @@ def test_a_refusal_that_admits_to_work_is_billed(document: object, usage: Usage 
 @pytest.mark.parametrize(
     ("status", "document", "error"),
     [
-        (408, {}, ModelTimeout("m", 2.0)),
+        (408, {}, ModelTimeout("m", 2.0, 7.0)),
         (429, {}, ModelRateLimited("m", 7.0)),
-        (500, {"error": {"message": "oops"}}, ModelUnavailable("m", "500: oops")),
-        (529, b"\xff\xfe", ModelUnavailable("m", "529: \ufffd\ufffd")),
+        (500, {"error": {"message": "oops"}}, ModelUnavailable("m", "500: oops", 7.0)),
+        (529, b"\xff\xfe", ModelUnavailable("m", "529: \ufffd\ufffd", 7.0)),
     ],
 )
 def test_the_other_statuses_have_errors_of_their_own(status: int, document: object, error: ModelError) -> None:
