@@ -52,13 +52,14 @@ class ArmFacts(NamedTuple):
     unspent: float | None
     """Share left, in the dimension nearest to its end."""
     slack: float | None
-    """Share left because the bound of the next call was higher than what that call would have used."""
+    """Share left because bounds were higher than what calls used: they were refused, or wrote less (`runtime.slack`)."""
     charged_max: float | None
     """Share charged at the bound because nobody knows what was used."""
     exhausted: float
     """Share of the trials that ended exhausted."""
     over: Mapping[str, int]
-    """Units above the limit in all trials together, in the dimensions where there are any."""
+    """In the dimensions where there are any, units above a limit, in all trials together; of a trial, what it passed most of
+    its limits by: its budget, or a ceiling inside its team."""
 
 
 class Pair(NamedTuple):
@@ -108,9 +109,9 @@ class Audit(NamedTuple):
 def audit(trials: pl.DataFrame, match: Match) -> Audit:
     """Compare every pair of arms under the same budget and family.
 
-    A pair is clean when both have the same limits and the same price table, no trial is over a limit, each has every task
-    and seed of the other exactly once, and neither the slack of the bound nor CHARGED_MAX is above `TOLERANCE` of the cap.
-    With `match="none"` no pair is.
+    A pair is clean when both have the same limits and the same price table, no trial is over a limit (its own, or that of a
+    ceiling inside its team), each has every task and seed of the other exactly once, and neither the slack of the bound nor
+    CHARGED_MAX is above `TOLERANCE` of the cap. With `match="none"` no pair is.
 
     Raises:
         ConfigError: the trials lack columns, or there are none.

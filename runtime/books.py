@@ -4,9 +4,11 @@ Two accounts of the same run are held against each other. The attempts say what 
 ledger's closing balances were kept apart from them, by additions alone. For each dimension
 
     limit + over = settled + charged at maximum + unspent + still held        and the unexplained rest is the difference.
+
+A finished run is told so for itself and for each ceiling inside it; of the scopes above it the balances are told.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ import orjson
 from runtime.bank.grants import Grants
 from runtime.bank.ledger import Ledger
 from runtime.bank.live import History
-from runtime.bank.statement import Balance, statement
+from runtime.bank.statement import Balance, Ceiling, statement
 from runtime.bank.store import Entry, Opened
 from runtime.bank.vector import UNLIMITED, pack, unpack
 from runtime.budget import BASE_DIMENSIONS, Amounts
@@ -38,7 +40,7 @@ class Item(NamedTuple):
 
 @dataclass(slots=True)
 class Line:
-    """Sums of one agent, or of the run."""
+    """Sums of one agent, of a ceiling, or of the run."""
 
     who: str
     attempts: int = 0
@@ -71,6 +73,22 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """A ceiling inside the run."""
+
+    scope: str
+    parent: str
+    """The run, or the ceiling around it."""
+    depth: int
+    """1 for those that lie in no other."""
+    line: Line
+    """Sums of all agents under it."""
+    balances: Mapping[str, Balance]
+    rest: dict[str, int]
+    """As of the run."""
+
+
+@dataclass(frozen=True, slots=True)
 class Above:
     """A scope above the run, in the base dimensions; a limit of None is none."""
 
@@ -96,6 +114,8 @@ class Books:
     """What the ledger says, by dimension; per-tool dimensions come after the base ones."""
     rest: dict[str, int]
     """What attempts and ledger do not explain, by base dimension: 0, or the books are wrong."""
+    ceilings: tuple[Within, ...]
+    """Each before those in it. Empty for a run that is not finished: its journal does not know their limits."""
     above: tuple[Above, ...]
     """Innermost first; empty where no scope above counts the run."""
     late: int
@@ -104,7 +124,7 @@ class Books:
     @property
     def reconciled(self) -> bool:
         """Whether everything is explained."""
-        return not any(self.rest.values())
+        return not any(any(rest.values()) for rest in (self.rest, *(ceiling.rest for ceiling in self.ceilings)))
 
 
 def sealed_books(result: RunResult, entries: Sequence[Entry], grants: Grants, scope: str) -> Books:
@@ -116,10 +136,8 @@ def sealed_books(result: RunResult, entries: Sequence[Entry], grants: Grants, sc
     """
     known_max = {(f"{a.step}/{a.seat}/{a.sample}", a.try_) for a in result.attempts if a.state == "charged_max"}
     late = sum(entry.state == "settled" and (entry.key, entry.try_) in known_max for entry in entries)
-    items = map(_item_of, result.attempts)
-    return _books(
-        (result.run_id, result.status, result.virtual), items, dict(result.books), _above(grants, scope), late
-    )
+    items, what = map(_item_of, result.attempts), (result.run_id, result.status, result.virtual)
+    return _books(what, items, dict(result.books), result.ceilings, _above(grants, scope), late)
 
 
 def open_books(opened: Opened, entries: Sequence[Entry], raised: Sequence[Amounts], grants: Grants) -> Books:
@@ -136,7 +154,7 @@ def open_books(opened: Opened, entries: Sequence[Entry], raised: Sequence[Amount
         for record in ledger.records()
     ]
     balances = statement(ledger.scopes[_RUN], dimensions)
-    return _books((opened.run_id, "open", False), items, balances, _above(grants, facts["scope"]), 0)
+    return _books((opened.run_id, "open", False), items, balances, (), _above(grants, facts["scope"]), 0)
 
 
 def as_json(books: Books) -> dict[str, Any]:
@@ -155,6 +173,16 @@ def as_json(books: Books) -> dict[str, Any]:
         "agents": {agent.who: line(agent) for agent in books.agents},
         "balances": books.balances,
         "unexplained": books.rest,
+        "ceilings": [
+            {
+                "scope": within.scope,
+                "parent": within.parent,
+                **line(within.line),
+                "balances": within.balances,
+                "unexplained": within.rest,
+            }
+            for within in books.ceilings
+        ],
         "above": [
             {
                 "scope": above.scope,
@@ -173,22 +201,43 @@ def _books(
     what: tuple[str, str, bool],
     items: Iterable[Item],
     balances: dict[str, Balance],
+    ceilings: Sequence[Ceiling],
     above: tuple[Above, ...],
     late: int,
 ) -> Books:
-    total, agents = Line("run"), dict[str, Line]()
+    total, agents = Line(_RUN), dict[str, Line]()
+    lines = {ceiling["scope"]: Line(ceiling["scope"]) for ceiling in ceilings}
+    parents = {ceiling["scope"]: ceiling["parent"] for ceiling in ceilings}
+    # Not by the path: a seat of the run may have a name that looks like a place in a ceiling.
+    places = {seat: ceiling["scope"] for ceiling in ceilings for seat in ceiling["seats"]}
     for item in items:
         total.add(item)
         agents.setdefault(item.seat, Line(item.seat)).add(item)
+        scope = places.get(item.seat, _RUN)
+        while scope in lines:
+            lines[scope].add(item)
+            scope = parents[scope]
+    depths = {_RUN: 0}
+    within = []
+    for ceiling in ceilings:
+        scope, parent, line, said = ceiling["scope"], ceiling["parent"], lines[ceiling["scope"]], ceiling["balances"]
+        depths[scope] = depths[parent] + 1
+        within.append(Within(scope, parent, depths[scope], line, said, _rest(line, said)))
+    rest = _rest(total, balances)
+    return Books(*what, total, tuple(agents.values()), balances, rest, tuple(within), above, late)
+
+
+def _rest(line: Line, balances: Mapping[str, Balance]) -> dict[str, int]:
+    """What the ledger says beyond the attempts, by base dimension."""
     rest = {}
     for i, dimension in enumerate(BASE_DIMENSIONS):
         balance = balances[dimension]
-        charged = total.settled[i] + total.charged_max[i]
+        charged = line.settled[i] + line.charged_max[i]
         unexplained = balance["settled"] - charged
         if balance["cap"] is not None and balance["unspent"] is not None:
             unexplained = balance["cap"] - charged - balance["unspent"]
         rest[dimension] = unexplained
-    return Books(*what, total, tuple(agents.values()), balances, rest, above, late)
+    return rest
 
 
 def _item_of(a: Attempt) -> Item:

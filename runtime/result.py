@@ -11,7 +11,7 @@ from runtime.journal import Attempt, attempt_of
 from runtime.usage import PICO
 
 if TYPE_CHECKING:
-    from runtime.bank.statement import Balance
+    from runtime.bank.statement import Balance, Ceiling
 
 Status = Literal["completed", "exhausted", "deadline", "cancelled", "failed"]
 
@@ -78,7 +78,11 @@ class RunResult:
     """None when the task has no checker."""
     spend: SpendReport
     overspend: Mapping[str, int]
-    """Per capped dimension, in its integer unit, what was charged above the limit. All zero with honest providers."""
+    """Per dimension, in its integer unit, the most that was charged above a limit: the run's own, or a ceiling's inside it.
+
+    Not their sum, because one bill can pass several at once; `books` and `ceilings` have each of them. All zero with honest
+    providers.
+    """
     books: Mapping[str, "Balance"]
     """By dimension, the balances of the run's ledger when it was closed."""
     seconds: float
@@ -92,6 +96,9 @@ class RunResult:
     metrics: Mapping[str, float]
     attempts: tuple[Attempt, ...]
     """The journal, in the order (step, seat, sample, try)."""
+    ceilings: Sequence["Ceiling"] = ()
+    """The ceilings inside the run when it was closed, each before those in it. None were kept in results of older versions,
+    nor of a run that was given up while no driver had it: only its team knows them."""
 
     @property
     def overspent(self) -> bool:
@@ -112,6 +119,8 @@ class RunResult:
         """The sealed form of the run: result, metrics and journal. Sums are left out; they follow from the journal."""
         kept = {name: getattr(self, name) for name in _SEALED}
         kept["attempts"] = [list(attempt) for attempt in self.attempts]
+        if self.ceilings:
+            kept["ceilings"] = self.ceilings
         return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
@@ -120,7 +129,8 @@ class RunResult:
         kept = orjson.loads(body)
         attempts = tuple(attempt_of(row) for row in kept.pop("attempts"))
         spend = SpendReport.of(attempts, virtual=kept["virtual"])
-        return cls(spend=spend, attempts=attempts, **kept)
+        ceilings = tuple(kept.pop("ceilings", ()))
+        return cls(spend=spend, attempts=attempts, ceilings=ceilings, **kept)
 
 
-_SEALED = tuple(name for name in RunResult.__dataclass_fields__ if name not in {"spend", "attempts"})
+_SEALED = tuple(name for name in RunResult.__dataclass_fields__ if name not in {"spend", "attempts", "ceilings"})

@@ -1,6 +1,6 @@
 """Owns one run from its opened scope to its closed books: ledger, team, deadline, result."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,10 @@ from runtime.attempts import Attempts
 from runtime.bank.admission import Admission
 from runtime.bank.book import Need
 from runtime.bank.ledger import Ledger
-from runtime.bank.statement import statement
+from runtime.bank.statement import Balance, Ceiling, statement
 from runtime.bank.vector import pack
 from runtime.boundary import contained, contained_sync
-from runtime.budget import PICO_USD, TOKENS, Amounts
+from runtime.budget import Amounts
 from runtime.clock import Clock, on_grid_s
 from runtime.errors import BudgetExceeded, OrchestrationError, RunHalted
 from runtime.journal import Attempt, in_order
@@ -27,6 +27,7 @@ from runtime.preflight import Prepared
 from runtime.protocols import Journal, Outcome
 from runtime.result import RunResult, SpendReport, Status
 from runtime.shares import allowances_of
+from runtime.slack import bound_slack
 from runtime.spread import Spread
 from runtime.tape import Solve, Tape
 from runtime.team import RunTeam
@@ -187,7 +188,9 @@ class Run:
             # What was bought and answered is still a result.
             correct, ending.status, ending.reason = None, "failed", str(error)
         attempts = sorted(desk.attempts.done, key=in_order)
-        over = self.ledger.overspend(SCOPE)
+        dimensions, scopes = spec.budget.dimensions, self.ledger.scopes
+        over = map(max, *(self.ledger.overspend(scope) for scope in scopes), (0,) * len(dimensions))
+        books = statement(scopes[SCOPE], dimensions)
         return RunResult(
             run_id=spec.run_id,
             status=ending.status,
@@ -195,21 +198,36 @@ class Run:
             answer=answer,
             correct=correct,
             spend=SpendReport.of(attempts, virtual=virtual),
-            overspend=dict(zip(spec.budget.dimensions, over, strict=True)),
-            books=statement(self.ledger.scopes[SCOPE], spec.budget.dimensions),
+            overspend=dict(zip(dimensions, over, strict=True)),
+            books=books,
             seconds=seconds,
             virtual=virtual,
             deterministic="D1" if virtual and not self._by_arrival() else "D2",
             disturbed=self.disturbed or (self.spread is not None and self.spread.disturbed),
-            metrics=self._metrics(team, attempts),
+            metrics=self._metrics(team, attempts, books),
             attempts=tuple(attempts),
+            ceilings=self._ceilings(),
+        )
+
+    def _ceilings(self) -> tuple[Ceiling, ...]:
+        wiring, dimensions = self.prepared.wiring, self.prepared.spec.budget.dimensions
+        return tuple(
+            Ceiling(
+                scope=scope,
+                parent=wiring.scopes[scope][0],
+                seats=[seat for seat, level in wiring.level_of.items() if level.scope == scope],
+                balances=statement(self.ledger.scopes[scope], dimensions),
+            )
+            for scope in self.prepared.ceilings
         )
 
     def _by_arrival(self) -> bool:
         return any(getattr(model, "by_arrival", False) for model in self.prepared.models.values())
 
-    def _metrics(self, team: RunTeam, attempts: list[Attempt]) -> dict[str, float]:
-        slack = _bound_slack(team.tally.refusals, attempts)
+    def _metrics(self, team: RunTeam, attempts: list[Attempt], books: Mapping[str, Balance]) -> dict[str, float]:
+        unspent = (books["tokens"]["unspent"], books["pico_usd"]["unspent"])
+        places, models = self.prepared.places, self.prepared.models
+        slack = bound_slack(team.tally.refusals, attempts, unspent, places, models)
         return {
             "turns": sum(a.kind == "work" for a in attempts),
             "messages": team.tally.messages,
@@ -217,23 +235,6 @@ class Run:
             "shrunk": sum(a.max_tokens < a.wanted_tokens for a in attempts),
             "charged_max_tokens": sum(a.held_tokens for a in attempts if a.state == "charged_max"),
             "charged_max_pico_usd": sum(a.held_pico_usd for a in attempts if a.state == "charged_max"),
-            "slack_tokens": slack[TOKENS],
-            "slack_pico_usd": slack[PICO_USD],
+            "slack_tokens": slack[0],
+            "slack_pico_usd": slack[1],
         }
-
-
-def _bound_slack(refusals: list[Refusal], attempts: list[Attempt]) -> tuple[int, int]:
-    """Budget left unspent because of the bound, in tokens and pico-dollars.
-
-    A refused call counts when it would have fitted had it been held at what calls of this run really used, on average, of
-    their holds; then what was left is what the bound kept from being spent.
-    """
-    slack = [0, 0]
-    settled = [a for a in attempts if a.state == "settled" and a.kind != "tool"]
-    used = (sum(a.input_tokens + a.output_tokens for a in settled), sum(a.pico_usd for a in settled))
-    held = (sum(a.held_tokens for a in settled), sum(a.held_pico_usd for a in settled))
-    for refusal in refusals:  # the largest over all of them, because their order is chance where they came at once
-        i = {"tokens": TOKENS, "pico_usd": PICO_USD}.get(refusal.dimension)
-        if i is not None and held[i] and refusal.need * used[i] <= refusal.left * held[i]:
-            slack[i] = max(slack[i], refusal.left)
-    return slack[0], slack[1]

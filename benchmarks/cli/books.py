@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.tables import plain
-from runtime.books import Above, Books, Line
+from runtime.bank.statement import Balance
+from runtime.books import Above, Books, Line, Within
 from runtime.budget import BASE_DIMENSIONS, PICO_USD, usd_text
 
 _TITLES = ("tokens", "dollars", "calls", "tool calls")
@@ -16,7 +17,7 @@ _HEADS = ("reserved", "open now", "came back", "settled", "charged at max", "ove
 
 
 def print_books(screen: Console, books: Books) -> None:
-    """One table for each dimension in which anything happened or was limited, and what is left unexplained."""
+    """One table for each dimension in which anything happened or was limited, and what is left unexplained in each scope."""
     kind = "virtual, nobody is billed" if books.virtual else "real"
     screen.print(Text(plain(f"{books.run_id}  {books.status}  ({kind})")))
     for i, dimension in enumerate(BASE_DIMENSIONS):
@@ -26,11 +27,11 @@ def print_books(screen: Console, books: Books) -> None:
         show = usd_text if i == PICO_USD else _whole
         screen.print()
         screen.print(_table(books, i, show))
-        limit = "no limit" if balance["cap"] is None else f"limit {show(balance['cap'])}"
-        unspent = "" if balance["unspent"] is None else f", unspent {show(balance['unspent'])}"
-        rest = books.rest[dimension]
-        word = "every unit is explained" if not rest else "THE BOOKS ARE WRONG: please report this"
-        screen.print(Text(f"{limit}{unspent}; unexplained {show(rest)}: {word}"))
+        screen.print(Text(f"run: {_verdict(balance, books.rest[dimension], show)}"))
+        for within in books.ceilings:
+            limited, rest = within.balances[dimension], within.rest[dimension]
+            if limited["cap"] is not None or rest:
+                screen.print(Text(f"{_branch(within)}: {_verdict(limited, rest, show)}"))
     if books.above:
         screen.print()
     for above in books.above:
@@ -40,17 +41,34 @@ def print_books(screen: Console, books: Books) -> None:
 
 
 def _table(books: Books, i: int, show: Callable[[int], str]) -> Table:
+    """A line for each agent, and below them one for the run and for each ceiling in it, as a tree."""
     table = Table(_TITLES[i], box=None, pad_edge=False)
     for head in _HEADS:
         table.add_column(head, justify="right")
-    for line in (*books.agents, books.total):
-        table.add_row(*_cells(line, i, show), end_section=line is books.agents[-1] if books.agents else False)
+    for line in books.agents:
+        table.add_row(*_cells(plain(line.who), line, i, show), end_section=line is books.agents[-1])
+    table.add_row(*_cells(books.total.who, books.total, i, show))
+    for within in books.ceilings:
+        table.add_row(*_cells(_branch(within), within.line, i, show))
     return table
 
 
-def _cells(line: Line, i: int, show: Callable[[int], str]) -> list[Text]:
+def _cells(who: str, line: Line, i: int, show: Callable[[int], str]) -> list[Text]:
     figures = [getattr(line, column)[i] for column in _COLUMNS]
-    return [Text(plain(line.who)), *(Text(show(figure) if figure else "-") for figure in figures)]
+    return [Text(who), *(Text(show(figure) if figure else "-") for figure in figures)]
+
+
+def _branch(within: Within) -> str:
+    return plain("  " * within.depth + within.scope.removeprefix(f"{within.parent}/"))
+
+
+def _verdict(balance: Balance, rest: int, show: Callable[[int], str]) -> str:
+    limit, unspent = balance["cap"], balance["unspent"]
+    left = "no limit"
+    if limit is not None and unspent is not None:
+        left = f"limit {show(limit)}, " + (f"passed by {show(-unspent)}" if unspent < 0 else f"unspent {show(unspent)}")
+    word = "every unit is explained" if not rest else "THE BOOKS ARE WRONG: please report this"
+    return f"{left}; unexplained {show(rest)}: {word}"
 
 
 def _line_above(above: Above) -> str:

@@ -24,6 +24,17 @@ class Balance(TypedDict):
     """What is left of the limit; below 0 where it was passed."""
 
 
+class Ceiling(TypedDict):
+    """A ceiling inside a run, when the run was closed."""
+
+    scope: str
+    parent: str
+    """The run, or the ceiling around it."""
+    seats: list[str]
+    """Agents whose innermost limit it is; those of the ceilings in it are theirs."""
+    balances: dict[str, Balance]
+
+
 def statement(scope: Scope, dimensions: tuple[str, ...]) -> dict[str, Balance]:
     """The balances of a scope in which nothing is held any more, by dimension."""
     n = scope.n
