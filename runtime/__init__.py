@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from runtime.budget import Budget as Budget
     from runtime.driver import Runtime as Runtime
     from runtime.messages import Bundle as Bundle
+    from runtime.messages import Failure as Failure
     from runtime.messages import Part as Part
     from runtime.messages import Plan as Plan
     from runtime.messages import Refusal as Refusal
@@ -28,6 +29,7 @@ _LAZY = {
     "Answer": "runtime.protocols",
     "Budget": "runtime.budget",
     "Bundle": "runtime.messages",
+    "Failure": "runtime.messages",
     "ModelSpec": "runtime.models.catalog",
     "Part": "runtime.messages",
     "Plan": "runtime.messages",

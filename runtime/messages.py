@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from runtime.errors import BudgetExceeded
+from runtime.errors import AgentFailed, BudgetExceeded, ModelError, OrchestrationError
 from runtime.task import Task
 
 
@@ -84,10 +84,45 @@ class Refusal:
     need: int
     left: int
 
+    @property
+    def error(self) -> BudgetExceeded:
+        """What its `ask` raised."""
+        return BudgetExceeded(self.scope, self.dimension, self.need, self.left)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Stands in a seat's place in the result of `ask_all` when its model failed for good, or its own code raised."""
+
+    seat: str
+    error: OrchestrationError
+    """What its `ask` raised."""
+
+
+Lost = Refusal | Failure
+"""What may stand in a seat's place instead of its reply."""
+
+
+def lost_seat(seat: str, error: OrchestrationError) -> Lost:
+    """What stands in the place of a seat whose `ask` raised this error.
+
+    Raises:
+        OrchestrationError: the error itself, where it is not the seat's: wiring that does not allow the ask, an operator's
+            ruling, a store that cannot be written. It ends the run.
+    """
+    if isinstance(error, BudgetExceeded):
+        return Refusal(seat, *error.args)
+    if isinstance(error, ModelError | AgentFailed):
+        return Failure(seat, error)
+    raise error
+
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Several mails delivered at once, in the order given, with an optional part to work on."""
+    """Several mails delivered at once, in the order given, with an optional part to work on.
+
+    A mail that is in it twice is delivered once; two replies of one seat that say the same are two mails.
+    """
 
     mails: "tuple[Mail, ...]"
     part: Part | None = None
@@ -119,19 +154,19 @@ KINDS: dict[str, type[Reply]] = {"plan": Plan, "report": Report, "verdict": Verd
 
 
 def bundle(
-    mails: "Mail | Refusal | Sequence[Mail | Refusal]" = (), *, part: Part | None = None, parts_wanted: int = 0
+    mails: "Mail | Lost | Sequence[Mail | Lost]" = (), *, part: Part | None = None, parts_wanted: int = 0
 ) -> Bundle:
     """Put mails, and the part they are for, into one message; the task itself is always delivered with it.
 
     Raises:
-        BudgetExceeded: one of the mails is a Refusal, which is no mail: what the seat was asked for did not fit the budget.
-            Leave refusals out to go on without them.
+        OrchestrationError: one of the mails is a Refusal or a Failure, which is no mail: what its seat raised when it was asked.
+            Leave them out to go on without them.
     """
-    many = (mails,) if isinstance(mails, Mail | Refusal) else tuple(mails)
+    many = (mails,) if isinstance(mails, Mail | Lost) else tuple(mails)
     for mail in many:
-        if isinstance(mail, Refusal):
-            raise BudgetExceeded(mail.scope, mail.dimension, mail.need, mail.left)
-    return Bundle(tuple(mail for mail in many if not isinstance(mail, Refusal)), part, parts_wanted)
+        if isinstance(mail, Lost):
+            raise mail.error
+    return Bundle(tuple(mail for mail in many if not isinstance(mail, Lost)), part, parts_wanted)
 
 
 @cache

@@ -10,7 +10,7 @@ from runtime.agents.context import Content, content_of
 from runtime.agents.loop import Desk, Place, Turn
 from runtime.boundary import contained
 from runtime.errors import AgentFailed, BudgetExceeded, ConfigError, NoChannel, OrchestrationError, UnknownSeat
-from runtime.messages import Delivered, Message, Part, Refusal, Report, Shortened
+from runtime.messages import Delivered, Lost, Message, Part, Refusal, Report, Shortened, lost_seat
 from runtime.nesting import Wiring
 from runtime.outcome import text_of
 from runtime.protocols import OUTSIDE, Mailable, Outcome, Topology
@@ -87,14 +87,14 @@ class RunTeam:
         finally:
             self.tally.busy.discard(path)
 
-    async def ask_all(self, asks: Sequence[tuple[str, Message]]) -> list[Mailable | Refusal]:
-        """Ask several seats at once; replies in the order of `asks`, a Refusal where the budget did not suffice.
+    async def ask_all(self, asks: Sequence[tuple[str, Message]]) -> list[Mailable | Lost]:
+        """Ask several seats at once; replies in the order of `asks`, a Refusal or a Failure where a seat could not answer.
 
-        Asks to the same seat run one after another in their order: an agent does one thing at a time. All of them come to
-        their end before an error is raised, and then it is that of the first in `asks`: which of two that fail at the same
-        instant came first is chance, and a run's spend must not hang on it.
+        Asks to the same seat run one after another in their order: an agent does one thing at a time. What is no seat's own
+        failure, such as mail without a channel, is raised. All asks come to their end before, and then it is the error of the
+        first in `asks`: which of two that fail at the same instant came first is chance, and a run's spend must not hang on it.
         """
-        replies: dict[int, Mailable | Refusal] = {}
+        replies: dict[int, Mailable | Lost] = {}
         errors: dict[int, OrchestrationError] = {}
         by_seat: dict[str, tuple[int, ...]] = {}
         for i, (seat, _) in enumerate(asks):
@@ -104,9 +104,7 @@ class RunTeam:
             for i in indices:
                 seat, message = asks[i]
                 try:
-                    replies[i] = await self.ask(seat, message)
-                except BudgetExceeded as error:
-                    replies[i] = Refusal(seat, *error.args)
+                    replies[i] = await self._reply(seat, message)
                 except OrchestrationError as error:
                     errors[i] = error
                     return
@@ -123,6 +121,12 @@ class RunTeam:
             raise errors[min(errors)]
         return [replies[i] for i in range(len(asks))]
 
+    async def _reply(self, seat: str, message: Message) -> Mailable | Lost:
+        try:
+            return await self.ask(seat, message)
+        except OrchestrationError as error:
+            return lost_seat(seat, error)
+
     def offer(self, answer: Outcome) -> None:
         """Record the best answer so far, so that a refusal or a deadline still has one."""
         self.offered = answer
@@ -130,6 +134,7 @@ class RunTeam:
     def _delivered(self, path: str, message: Message) -> Content:
         """What the seat gets to see, once the channels it came along are checked and counted."""
         content = content_of(message, self._task)
+        content = content._replace(mails=tuple({id(mail): mail for mail in content.mails}.values()))
         for sender in content.senders:
             if sender not in (OUTSIDE, path):  # what it said itself is its own memory and needs no channel
                 if (sender, path) not in self._wiring.channels:
@@ -141,7 +146,7 @@ class RunTeam:
         return content._replace(part=part, mails=content.mails or self._given.mails)
 
     async def _ask_within(self, path: str, topology: Topology, content: Content) -> Report:
-        """Let a topology answer for its seat. Refused on the way, it answers with the best it has, if it has anything."""
+        """Let a topology answer for its seat. Where that could not go on, it answers with the best it has, if it has anything."""
         # Inside, what the seat was given comes from outside, so that it needs no channel of the inner wiring.
         # It came along a channel of the topology around, so it is cut to that one's length, whatever holds inside.
         tokens = self._wiring.around(self._prefix).message_tokens
@@ -150,17 +155,16 @@ class RunTeam:
         given = Content(content.task, part, 0, mails)
         team = RunTeam(content.task, self._wiring, self._places, self._desk, self.tally, f"{path}/", given)
         await handover()  # a user's topology may wait for anything
-        refused: BudgetExceeded | None = None
-        outcome: Outcome = None
+        outcome: Outcome | Lost
         try:
             outcome = await contained(f"topology {topology.name}", topology.solve, content.task, team)
-        except BudgetExceeded as error:
-            refused = error
-        if isinstance(outcome, Refusal):
-            refused = BudgetExceeded(outcome.scope, outcome.dimension, outcome.need, outcome.left)
-        answer = text_of(team.offered if refused is not None else outcome)
+        except OrchestrationError as error:
+            outcome = lost_seat(path, error)
+        answer = text_of(team.offered if isinstance(outcome, Lost) else outcome)
         if answer is None:
-            raise refused or AgentFailed(f"seat {path}", "nothing", f"its topology {topology.name} gave no answer")
+            if isinstance(outcome, Lost):
+                raise outcome.error
+            raise AgentFailed(f"seat {path}", "nothing", f"its topology {topology.name} gave no answer")
         return Report(answer, covers="" if part is None else part.text, sender=path)
 
 

@@ -13,7 +13,7 @@ from runtime.agents.agent import Agent
 from runtime.agents.roles import reply_of
 from runtime.budget import Budget
 from runtime.errors import ConfigError, OrchestrationError
-from runtime.messages import Part
+from runtime.messages import Failure, Lost, Part
 from runtime.nesting import MAX_SEATS
 from runtime.protocols import FinishCall, Outcome, Pacing, Router, Team
 from runtime.task import Task
@@ -199,6 +199,22 @@ def giving(reply: str, what: str, agent: Member) -> Member:
             "words of your own go into prompt="
         )
     return agent
+
+
+def ended(lost: Lost | None, answer: Outcome) -> Outcome:
+    """The answer; where a seat was lost, what ends the run in its place, so that only what was offered is answered with.
+
+    Raises:
+        OrchestrationError: what a seat failed of.
+    """
+    if isinstance(lost, Failure):
+        raise lost.error
+    return lost or answer
+
+
+def first_lost(replies: Iterable[object]) -> Lost | None:
+    """The first among the replies that is none."""
+    return next((reply for reply in replies if isinstance(reply, Lost)), None)
 
 
 def numbered(seat: str, agents: Sequence[Agent | Topology]) -> dict[str, Agent | Topology]:

@@ -6,10 +6,10 @@ from policies.stopping import agreed
 from policies.voting import majority
 from runtime.agents.agent import Agent
 from runtime.errors import ConfigError
-from runtime.messages import Report
+from runtime.messages import Failure, Lost, Refusal, Report
 from runtime.protocols import Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, named, numbered, team_of
+from topologies.base import Topology, ended, named, numbered, team_of
 
 
 class Cascade(Topology):
@@ -21,7 +21,7 @@ class Cascade(Topology):
 
     Calls: n at most, `agree` at least. Depth: the same; `calls()` and `depth()` give the upper bound, which disagreement
     reaches. Messages: 0. If the budget does not suffice to go on, the run ends exhausted with what would win among the answers
-    so far.
+    so far. An agent whose model fails is passed over; without enough agreement among the others the run is failed.
 
     Source: S. Kolawole, D. Dennis, A. Talwalkar, V. Smith, "Agreement-Based Cascading for Efficient Inference", 2024
     (arXiv:2407.02348), where each level is an ensemble; here a level is one agent and votes carry over to the next.
@@ -48,11 +48,16 @@ class Cascade(Topology):
         """Ask the next agent until enough agree."""
         # The latest comes first, since a vote gives ties to what stands first.
         reports: list[Report] = []
+        lost: Lost | None = None
         for seat in self.seats():
-            reply = await team.ask(seat, task)
+            [reply] = await team.ask_all([(seat, task)])
+            if isinstance(reply, Refusal):
+                raise reply.error
+            if isinstance(reply, Failure):
+                lost = lost or reply
             if isinstance(reply, Report) and reply.answer.strip():
                 reports.insert(0, reply)
                 team.offer(majority(reports))
             if agreed(reports, self.agree):
-                break
-        return majority(reports)
+                return majority(reports)
+        return ended(lost, majority(reports))

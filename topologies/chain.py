@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from runtime.agents.agent import Agent
-from runtime.messages import Plan, Report, bundle
+from runtime.messages import Lost, Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
 from topologies.base import Topology, giving, joined, named, numbered, team_of
@@ -14,7 +14,7 @@ class Chain(Topology):
 
     Calls: n + 2. Depth: n + 2. Messages: 2 n (a part to each executor, a report to the next). Fan-in: 2 (the part and
     the report), 1 for n = 1. A plan with fewer parts than executors ends the chain early; parts beyond them are joined to the
-    last executor's.
+    last executor's. If an executor is refused or fails, the verifier answers on the report before it.
     """
 
     def __init__(
@@ -58,7 +58,11 @@ class Chain(Topology):
         assert isinstance(plan, Plan)
         report: Report | None = None
         for i, part in enumerate(joined(plan.parts, self.length)):
-            reply = await team.ask(f"executor[{i}]", bundle([] if report is None else report, part=part))
+            [reply] = await team.ask_all([(f"executor[{i}]", bundle([] if report is None else report, part=part))])
+            if isinstance(reply, Lost):
+                if report is None:
+                    raise reply.error
+                break
             assert isinstance(reply, Report)
             report = reply
             team.offer(report)

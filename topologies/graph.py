@@ -26,7 +26,8 @@ class Graph(Topology):
 
     Calls: one per seat. Messages: one per edge between seats. Depth: the longest path. Fan-in: the most edges into one seat. A
     plan that leaves seats idle makes all four upper bounds. When a node is refused for lack of budget, those behind it go on
-    with the mail they have; the run then ends exhausted.
+    with the mail they have; the run then ends exhausted. When a model fails, those who hear somebody else go on, too; the run
+    then ends failed.
 
     Raises:
         ConfigError: too many nodes, an edge to an unknown node, an edge named twice or from a node to itself, a cycle, a node
@@ -86,8 +87,9 @@ class _Flow:
 
     async def act(self, seat: str, group: TaskGroup) -> None:
         """Ask a node whose senders have all ended, and start those who waited for it last."""
-        broken = next((self.failed[sender] for sender in self.graph._senders[seat] if sender in self.failed), None)
-        if broken is not None:
+        senders = self.graph._senders[seat]
+        broken = next((self.failed[sender] for sender in senders if sender in self.failed), None)
+        if broken is not None and not any(sender in self.replies for sender in senders):
             self.failed[seat] = broken
         elif (message := self._message(seat)) is not None:
             await self._ask(seat, message)

@@ -6,10 +6,10 @@ from itertools import permutations
 from policies.voting import majority
 from runtime.agents.agent import Agent
 from runtime.errors import ConfigError
-from runtime.messages import Part, Plan, Refusal, Report, bundle
+from runtime.messages import Lost, Part, Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, giving, joined, named, numbered, team_of
+from topologies.base import Topology, ended, first_lost, giving, joined, named, numbered, team_of
 
 
 class Hybrid(Topology):
@@ -80,18 +80,18 @@ class Hybrid(Topology):
         assert isinstance(plan, Plan)
         parts = {f"executor[{i}]": part for i, part in enumerate(joined(plan.parts, self.width))}
         reports: dict[str, Report] = {}
-        refusal: Refusal | None = None
+        lost: Lost | None = None
         for _ in range(1 + self.peer_rounds):
             asks = [(seat, bundle(list(reports.values()), part=part)) for seat, part in parts.items()]
             replies = await team.ask_all(asks)
             mended = {seat: reply for (seat, _), reply in zip(asks, replies, strict=True) if isinstance(reply, Report)}
             reports = {seat: (reports | mended)[seat] for seat in parts if seat in reports | mended}
             team.offer(majority(list(reports.values())))
-            refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
-            if refusal is not None:
+            lost = first_lost(replies)
+            if lost is not None:
                 break
             # Known to its executor by now: said again in a later round, it is no message of the planner's.
             parts = {seat: Part(part.text, part.needs) for seat, part in parts.items()}
         if not reports:
-            return refusal
+            return ended(lost, None)
         return await team.ask("verifier", bundle(list(reports.values())), finish=True)

@@ -6,10 +6,10 @@ from typing import Literal, get_args
 from policies.voting import majority
 from runtime.agents.agent import Agent
 from runtime.errors import ConfigError
-from runtime.messages import Refusal, Report, bundle
+from runtime.messages import Report, bundle
 from runtime.protocols import Answer, FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, named, numbered, team_of
+from topologies.base import Topology, ended, first_lost, named, numbered, team_of
 
 Combine = Literal["vote", "concatenate", "best"]
 
@@ -23,7 +23,8 @@ class Independent(Topology):
     - `"best"`: a verifier reads all of them and answers (best of n).
 
     Calls: n. Depth: 1. Messages: 0. With `"best"`: n + 1, 2, n, and fan-in n. If the budget does not suffice for all, the
-    run ends exhausted with what becomes of the answers there are; with `"best"` the verifier still answers on those.
+    run ends exhausted with what becomes of the answers there are, and failed if a model did; with `"best"` the verifier
+    still answers on those.
 
     Source: concatenation is "independent" in Y. Kim et al., "Towards a Science of Scaling Agent Systems", 2025
     (arXiv:2512.08296); the vote is self-consistency over agents (see `policies.voting.majority`).
@@ -69,11 +70,10 @@ class Independent(Topology):
         """Ask all; combine."""
         replies = await team.ask_all([(f"agent[{i}]", task) for i in range(self.size)])
         reports = [reply for reply in replies if isinstance(reply, Report)]
-        refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
         if self.combine == "best" and reports:
             team.offer(majority(reports))
             return await team.ask("verifier", bundle(reports), finish=True)
         together = Answer("\n\n".join(report.answer for report in reports)) if reports else None
         answer = together if self.combine == "concatenate" else majority(reports)
         team.offer(answer)
-        return refusal or answer
+        return ended(first_lost(replies), answer)

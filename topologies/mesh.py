@@ -6,17 +6,17 @@ from itertools import permutations
 from policies.voting import majority
 from runtime.agents.agent import Agent
 from runtime.errors import ConfigError
-from runtime.messages import Refusal, Report, bundle
+from runtime.messages import Lost, Report, bundle
 from runtime.protocols import Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, named, numbered, team_of
+from topologies.base import Topology, ended, first_lost, named, numbered, team_of
 
 
 class Mesh(Topology):
     """n agents, d rounds: everybody answers, then reads the last posts of all others beside its own and answers again.
 
     After the last round the answer given most often wins; ties go to the lowest seat. Nobody leads and nobody judges. A seat
-    that is refused drops out; the others go on with its last post.
+    that is refused or fails drops out; the others go on with its last post.
 
     Calls: d n. Depth: d. Messages: (d - 1) n (n - 1), each post counted once for every reader. Fan-in: n - 1.
 
@@ -65,7 +65,7 @@ class Mesh(Topology):
     async def solve(self, task: Task, team: Team) -> Outcome:
         """Post, read, post again; vote."""
         posts: dict[str, Report] = {}
-        refusal: Refusal | None = None
+        lost: Lost | None = None
         for _ in range(self.rounds):
             asks = [(seat, bundle(list(posts.values())) if posts else task) for seat in self.seats()]
             replies = await team.ask_all(asks)
@@ -73,5 +73,7 @@ class Mesh(Topology):
             # In seat order, so that neither a tie of the vote nor the next prompt hangs on who answered first.
             posts = {seat: posts[seat] for seat in self.seats() if seat in posts}
             team.offer(majority(list(posts.values())))
-            refusal = refusal or next((reply for reply in replies if isinstance(reply, Refusal)), None)
-        return refusal or majority(list(posts.values()))
+            lost = lost or first_lost(replies)
+            if not posts:
+                break
+        return ended(lost, majority(list(posts.values())))

@@ -6,11 +6,11 @@ from dataclasses import replace
 from policies.voting import majority
 from runtime.agents.agent import Agent
 from runtime.agents.roles import words_for
-from runtime.errors import BudgetExceeded, ConfigError
-from runtime.messages import Plan, Refusal, Report, bundle
+from runtime.errors import ConfigError
+from runtime.messages import Lost, Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, giving, joined, named, numbered, team_of
+from topologies.base import Topology, ended, first_lost, giving, joined, named, numbered, team_of
 
 GO_ON = """
 Where <mail> shows what the team has found so far, plan only what is still to be done. If nothing is, reply with no parts."""
@@ -20,7 +20,8 @@ class Star(Topology):
     """Planner → executors in parallel → verifier; with `rounds`, planner and executors take turns before the verifier answers.
 
     From the second round on the planner reads each executor's last report and plans what is left; a plan without parts ends
-    the rounds. Each executor keeps its own last report in view. If the planner is refused, the verifier answers on what there is.
+    the rounds. Each executor keeps its own last report in view. If somebody is refused or
+    fails, the verifier answers on what there is.
 
     With n executors and r rounds, calls: r (n + 1) + 1, fewer where the planner stops. Depth: 2 r + 1. Messages: 2 r n (a part
     to each executor, a report from each, in each round). Fan-in: n. A plan with fewer parts than executors leaves some idle;
@@ -82,7 +83,7 @@ class Star(Topology):
     async def solve(self, task: Task, team: Team) -> Outcome:
         """Plan and work in parallel, round after round; verify."""
         found: dict[str, Report] = {}
-        refusal: Refusal | None = None
+        lost: Lost | None = None
         for _ in range(self.rounds):
             plan = await self._plan(list(found.values()), team)
             parts = {f"executor[{i}]": part for i, part in enumerate(joined(plan.parts, self.width))}
@@ -93,17 +94,18 @@ class Star(Topology):
             found |= {seat: reply for seat, reply in zip(parts, replies, strict=True) if isinstance(reply, Report)}
             found = {seat: found[seat] for seat in self.seats() if seat in found}
             team.offer(majority(list(found.values())))
-            refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
-            if refusal is not None:
+            lost = first_lost(replies)
+            if lost is not None:
                 break
-        return await team.ask("verifier", bundle(list(found.values())), finish=True) if found else refusal
+        if not found:
+            return ended(lost, None)
+        return await team.ask("verifier", bundle(list(found.values())), finish=True)
 
     async def _plan(self, found: list[Report], team: Team) -> Plan:
-        try:
-            plan = await team.ask("planner", bundle(found, parts_wanted=self.width))
-        except BudgetExceeded:
+        [plan] = await team.ask_all([("planner", bundle(found, parts_wanted=self.width))])
+        if isinstance(plan, Lost):
             if not found:
-                raise
+                raise plan.error
             return Plan(())
         assert isinstance(plan, Plan)
         return plan

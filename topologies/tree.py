@@ -5,12 +5,12 @@ from functools import partial
 
 from policies.voting import majority
 from runtime.agents.agent import Agent
-from runtime.errors import BudgetExceeded, ConfigError
-from runtime.messages import Part, Plan, Refusal, Report, Verdict, bundle
+from runtime.errors import ConfigError, OrchestrationError
+from runtime.messages import Lost, Part, Plan, Report, Verdict, bundle, lost_seat
 from runtime.nesting import MAX_SEATS
 from runtime.protocols import FinishCall, Mailable, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, gathered, giving, joined
+from topologies.base import Topology, ended, first_lost, gathered, giving, joined
 
 Node = tuple[int, ...]
 """A place in the tree: the root is (), its children (0,), (1,), …"""
@@ -86,10 +86,10 @@ class Tree(Topology):
         """Plan downwards, work at the leaves, join upwards."""
         return await self._hub((), None, team)
 
-    async def _hub(self, node: Node, part: Part | None, team: Team) -> Report | Refusal | None:
+    async def _hub(self, node: Node, part: Part | None, team: Team) -> Outcome:
         plan = await team.ask(_seat("hub", node), bundle(part=part, parts_wanted=self.branching))
         assert isinstance(plan, Plan)
-        results: Sequence[Mailable | Refusal | None]
+        results: Sequence[Mailable | Lost | Outcome]
         children = [((*node, i), child) for i, child in enumerate(joined(plan.parts, self.branching))]
         if len(node) + 1 == self.levels:
             results = await team.ask_all([(_seat("executor", child), part) for child, part in children])
@@ -97,18 +97,18 @@ class Tree(Topology):
             results = await gathered([partial(self._subtree, child, part, team) for child, part in children])
         reports = [result for result in results if isinstance(result, Report)]
         if not reports:
-            return next((result for result in results if isinstance(result, Refusal)), None)
+            return ended(first_lost(results), None)
         if part is None:
             team.offer(majority(reports))
         verdict = await team.ask(_seat("join", node), bundle(reports, part=part), finish=True)
         assert isinstance(verdict, Verdict)
         return Report(verdict.answer, verdict.reason, "" if part is None else part.text, verdict.sender)
 
-    async def _subtree(self, node: Node, part: Part, team: Team) -> Report | Refusal | None:
+    async def _subtree(self, node: Node, part: Part, team: Team) -> Outcome | Lost:
         try:
             return await self._hub(node, part, team)
-        except BudgetExceeded as error:
-            return Refusal(_seat("hub", node), *error.args)
+        except OrchestrationError as error:
+            return lost_seat(_seat("hub", node), error)
 
 
 def _seat(role: str, node: Node) -> str:

@@ -11,6 +11,7 @@ from runtime import (
     Answer,
     Budget,
     Bundle,
+    Failure,
     ModelSpec,
     Plan,
     Refusal,
@@ -89,7 +90,7 @@ class Own(Topology):
         """Ask one, ask several, answer."""
         assert_type(await team.ask("a", task), Mailable)
         replies = await team.ask_all([("a", task), ("b", bundle([], parts_wanted=2))])
-        assert_type(replies, list[Mailable | Refusal])
+        assert_type(replies, list[Mailable | Refusal | Failure])
         assert_type([reply for reply in replies if isinstance(reply, Report)], list[Report])
         team.offer(Answer("so far"))
         return Answer("done")

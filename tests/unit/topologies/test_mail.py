@@ -1,4 +1,5 @@
-"""Mail along channels: only what is declared arrives, cut to its length, in seat order, and a seat has one letter at a time.
+"""Mail along channels: only what is declared arrives, once, cut to its length, in the order given, and a seat has one letter at
+a time.
 
 There is no queue in front of a seat. A mail exists only inside of an ask, and a seat that is being asked refuses a second
 asker, so at most one message a seat is pending: mailboxes are bounded by construction.
@@ -16,14 +17,14 @@ from runtime.agents.blocks import read_blocks
 from runtime.budget import Budget
 from runtime.errors import ConfigError, NoChannel
 from runtime.host import run_virtual
-from runtime.messages import Reply, Report, bundle
+from runtime.messages import Part, Plan, Reply, Report, Verdict, bundle
 from runtime.models.base import ChatRequest
 from runtime.models.scripted import ScriptedModel
 from runtime.preflight import RunSpec
 from runtime.protocols import Outcome, Team
 from runtime.result import RunResult
 from runtime.task import Task
-from topologies import Independent, Topology
+from topologies import Chain, Hybrid, Independent, Mesh, Star, Topology, Tree
 
 
 class Own(Topology):
@@ -91,7 +92,7 @@ def test_mail_comes_in_the_order_of_the_asks_whoever_was_first(seconds: str) -> 
 
 @pytest.mark.parametrize("order", ["abc", "cba", "aabbc", "cabbage"])
 def test_mail_that_comes_twice_or_in_another_order_harms_nothing(order: str) -> None:
-    """It is delivered as often as it is sent, and a vote over other orders of the same answers is the same but for ties."""
+    """It is delivered once, in the order given, and a vote over other orders of the same answers is the same but for ties."""
 
     async def solve(task: Task, team: Team) -> Outcome:
         replies = {seat: await team.ask(seat, task) for seat in "abc"}
@@ -99,15 +100,62 @@ def test_mail_that_comes_twice_or_in_another_order_harms_nothing(order: str) -> 
         return await team.ask("d", bundle(told))
 
     def says(seat: str, request: ChatRequest) -> Reply:
-        read = mails(request)
-        return Report(f"{len(set(read))} of {len(read)}" if read else seat)
+        return Report("".join(sender for sender, _ in mails(request)) or seat)
 
     result = run(Own(solve, ALL), says)
 
-    sent = [seat for seat in order if seat in "abc"]
-    assert (result.answer, result.metrics["messages"]) == (f"3 of {len(sent)}", len(sent))
+    sent = "".join(dict.fromkeys(seat for seat in order if seat in "abc"))
+    assert (result.answer, result.metrics["messages"]) == (sent, 3)
     reports = [Report("42"), Report("13"), Report("42")]
     assert {vote.answer for vote in (majority(reports), majority(reports[::-1])) if vote} == {"42"}
+
+
+def test_two_replies_that_say_the_same_are_two_mails() -> None:
+    async def solve(task: Task, team: Team) -> Outcome:
+        return await team.ask("d", bundle(await team.ask_all([("a", task), ("a", task)])))
+
+    def says(seat: str, request: ChatRequest) -> Reply:
+        return Report(str(len(mails(request))) if seat == "d" else "the same")
+
+    assert run(Own(solve, ALL), says).answer == "2"
+
+
+def _heard(topology: Topology) -> set[tuple[str, ...]]:
+    """From whom the prompts of a run had mail, in order, in a team in which whoever sits last is the fastest."""
+    heard: set[tuple[str, ...]] = set()
+
+    def says(request: ChatRequest) -> Reply:
+        heard.add(tuple(sender for sender, _ in mails(request)))
+        if request.reply == "plan":
+            return Plan(tuple(Part(str(i)) for i in range(3)))
+        return Report("42") if request.reply == "report" else Verdict("accept", "42")
+
+    models = {str(i): ScriptedModel(says, latency_s=9 - i, name=str(i)) for i in range(9)}
+    for i, (seat, member) in enumerate(topology.seats().items()):
+        topology._seats[seat] = member.filled(str(9 - len(topology.seats()) + i))
+    run_virtual([RunSpec("r", topology, Task("x"), Budget(calls=99), 0)], models.__getitem__)
+    return heard
+
+
+SEVERAL = [
+    Star(3),
+    Star(3, rounds=2),
+    Hybrid(3),
+    Mesh(3, rounds=3),
+    Independent(3, combine="best"),
+    Chain(3),
+    Tree(2, 1),
+]
+
+
+@pytest.mark.parametrize("topology", SEVERAL, ids=lambda topology: topology.name)
+def test_the_shipped_topologies_hand_mail_on_in_the_order_of_the_seats(topology: Topology) -> None:
+    order = list(topology.seats())
+
+    heard = _heard(topology)
+
+    assert max(map(len, heard)) >= (1 if isinstance(topology, Chain) else 2)
+    assert all([*senders] == sorted(senders, key=order.index) for senders in heard)
 
 
 @pytest.mark.parametrize(("tokens", "arrives"), [(256, 256), (16, 16), (1000, 500)])
