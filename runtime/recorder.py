@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from runtime.agents.tools import Tool
-from runtime.attempts import NO_REPLY, Attempts, Done, Order
+from runtime.attempts import Attempts
 from runtime.bank.book import AttemptId, Held, Need, Record
 from runtime.bank.store import Note
 from runtime.bank.vector import unpack
@@ -15,8 +15,9 @@ from runtime.journal import Attempt, Key, State
 from runtime.models.asked import Asked, asked_of, asked_of_tool, digest_of
 from runtime.models.base import ChatModel, ChatReply, ChatRequest
 from runtime.nesting import RUN_SCOPE, Wiring
+from runtime.order import NO_REPLY, Done, Order
 from runtime.preflight import Prepared, RunSpec, prepare
-from runtime.recording import Foreign, ModelFacts, RecordedAsk, RecordedRun, RecordedTry
+from runtime.recording import Foreign, ModelFacts, RecordedAsk, RecordedRun, RecordedTry, SeatFacts
 from runtime.recording_file import to_body
 from runtime.result import RunResult
 from runtime.run import Run
@@ -93,6 +94,10 @@ class Recorder:
             spec.budget,
             spec.seed,
             {name: ModelFacts(m.price, m.window_tokens, m.shrinkable) for name, m in self.prepared.models.items()},
+            {
+                seat: SeatFacts(place.share, place.floor, self.prepared.floors.get(seat, 0))
+                for seat, place in self.prepared.places.items()
+            },
             tuple(0 if before is None else now - before for now, before in caps),
             tuple(kept(row, None) for row in self.earlier),
             tuple(

@@ -90,6 +90,17 @@ class ModelFacts(NamedTuple):
     shrinkable: bool
 
 
+class SeatFacts(NamedTuple):
+    """What a seat goes by that was worked out before the run from the bounds of its models, which a replay does not know."""
+
+    share: Vector
+    """One ask's even share of the budget."""
+    floor: Vector
+    """What is kept back for one finishing call; 0 where it makes none."""
+    kept: Vector
+    """What is kept back for all of them."""
+
+
 @dataclass(frozen=True)
 class RecordedRun:
     """One run with everything that a replay needs."""
@@ -104,6 +115,8 @@ class RecordedRun:
     budget: Budget
     seed: int
     models: Mapping[str, ModelFacts]
+    seats: Mapping[str, SeatFacts]
+    """By full path; none where an earlier Ostrom recorded it, whose replay has smaller floors."""
     raised: Amounts
     """What operators added to the budget."""
     earlier: tuple[RecordedTry, ...]

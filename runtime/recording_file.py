@@ -9,16 +9,16 @@ from typing import Any, Self
 
 import orjson
 
-from runtime import errors
 from runtime.bank.book import Need
 from runtime.bank.vector import Vector, pack, unpack
-from runtime.budget import Budget
-from runtime.errors import ConfigError, OrchestrationError
+from runtime.budget import MOST, Budget
+from runtime.errors import ConfigError, OrchestrationError, error_of
 from runtime.journal import Attempt, Key, in_order
 from runtime.models.asked import Asked, digest_of
 from runtime.models.base import ChatReply, reply_of
-from runtime.recording import FORMAT, Foreign, ModelFacts, RecordedAsk, RecordedRun, RecordedTry
+from runtime.recording import FORMAT, Foreign, ModelFacts, RecordedAsk, RecordedRun, RecordedTry, SeatFacts
 from runtime.result import RunResult
+from runtime.shares import PLENTY
 from runtime.usage import Price, Tier, TieredPrice
 
 
@@ -111,6 +111,7 @@ def to_body(run: RecordedRun) -> bytes:
         "budget": budget | ({} if run.budget.usd is None else {"usd": str(run.budget.usd)}),
         "seed": run.seed,
         "models": {name: {**m._asdict(), "price": _price_out(m.price)} for name, m in run.models.items()},
+        "seats": {seat: _seat_out(facts, n) for seat, facts in run.seats.items()},
         "raised": run.raised,
         "earlier": [_try_out(one, n) for one in run.earlier],
         "asks": [_ask_out(ask, n) for ask in run.asks],
@@ -150,12 +151,26 @@ def _run(kept: dict[str, Any], asked: Mapping[str, Asked]) -> RecordedRun:
         **same,
         budget=Budget(**kept["budget"]),
         models=models,
+        # Recordings of before have no such entry.
+        seats={seat: _seat(kept["seats"][seat]) for seat in kept["topology"]["seats"]} if "seats" in kept else {},
         raised=tuple(kept["raised"]),
         earlier=earlier,
         asks=asks,
         asked={ask.asked: asked[ask.asked] for ask in asks},
         result=result,
     )
+
+
+def _seat_out(facts: SeatFacts, n: int) -> dict[str, list[int | None]]:
+    # JSON here has 64 bits. No limit is above MOST, so None stands for what nothing limits.
+    return {
+        name: [None if amount > MOST else amount for amount in unpack(vector, n)]
+        for name, vector in facts._asdict().items()
+    }
+
+
+def _seat(kept: dict[str, list[int | None]]) -> SeatFacts:
+    return SeatFacts(*(pack(tuple(PLENTY if a is None else a for a in kept[name])) for name in SeatFacts._fields))
 
 
 def _ask_out(ask: RecordedAsk, n: int) -> dict[str, Any]:
@@ -185,10 +200,7 @@ def _ask(kept: dict[str, Any]) -> RecordedAsk:
         if not issubclass(getattr(builtins, end.base, object), Exception):
             raise ValueError(f"{end.base!r} is no error of Python")
     else:
-        kind = getattr(errors, kept["end"], None)
-        if not (isinstance(kind, type) and issubclass(kind, OrchestrationError)):
-            raise ValueError(f"{kept['end']!r} is no error of Ostrom")
-        end = kind(*(tuple(arg) if isinstance(arg, list) else arg for arg in kept["error"]))
+        end = error_of(kept["end"], kept.get("error", ()))
     key = Key(kept["step"], kept["seat"], kept["sample"])
     return RecordedAsk(key, kept["kind"], kept["name"], kept["asked"], tries, end, kept["at_s"])
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import anyio
 
 from runtime.agents.tools import Tool
-from runtime.attempts import NO_REPLY, Attempts, Done, Order
+from runtime.attempts import Attempts
 from runtime.bank.book import AttemptId, Held
 from runtime.bank.ledger_queue import natural_order
 from runtime.bank.vector import unpack
@@ -30,6 +30,7 @@ from runtime.journal import Key, in_order
 from runtime.models.asked import Asked, asked_of, asked_of_tool, digest_of, first_difference
 from runtime.models.base import ChatModel, ChatReply, ChatRequest
 from runtime.models.recorded import ReplayedModel
+from runtime.order import NO_REPLY, Done, Order
 from runtime.preflight import Prepared, RunSpec, prepare
 from runtime.protocols import Outcome, Team
 from runtime.recording import Foreign, RecordedAsk, RecordedRun
@@ -64,6 +65,10 @@ class Player:
     def prepare(self, find: Callable[[str], ChatModel]) -> Prepared:
         """Check the run, with models and tools that call nobody."""
         prepared = prepare(self.spec, models_of(self.recorded))
+        for seat, facts in self.recorded.seats.items():
+            place = prepared.places[seat]
+            place.share, place.floor = facts.share, facts.floor
+            prepared.floors[seat] = facts.kept
         prepared.virtual = True
         return prepared
 

@@ -24,7 +24,7 @@ from runtime.recording import Recording, canonical_bytes
 from runtime.result import RunResult as Result
 from runtime.trampoline import nap_s
 from runtime.usage import Price, Usage
-from topologies import Independent, Star, Topology
+from topologies import Chain, Hybrid, Independent, Star, Topology, Tree
 
 WORK = 48
 QUESTION = Task("What is six times seven, in forty-eight parts?", "42")
@@ -289,3 +289,25 @@ def test_pacing_decides_nothing_in_a_replay(recorded: Any) -> None:
             return await runtime.run(other, QUESTION, budget=TIGHT, seed=3)
 
     assert canonical_bytes(anyio.run(again)) == canonical_bytes(live)
+
+
+def test_near_its_budget_a_run_asks_for_the_same_summaries_again(tmp_path: Path) -> None:
+    """Whether there is room for one hangs on a share, from which the price of calls is kept back that were never made."""
+    [task] = companies.generate(1, seed=5)
+    specs = []
+    for tokens in range(4000, 15_000, 500):
+        for make in (lambda: Star(3), lambda: Hybrid(3), lambda: Chain(3), lambda: Tree(2, 1)):
+            team: Topology = make().with_model("sim/small")
+            team.summarise, team.message_tokens = True, 16
+            specs.append((team, Budget(tokens=tokens)))
+
+    async def run(**mode: Any) -> list[RunResult]:
+        async with Runtime(**mode) as runtime:
+            return [await runtime.run(team, task, budget=budget, seed=7) for team, budget in specs]
+
+    live = anyio.run(lambda: run(record=tmp_path / "near.jsonl"))
+    again = anyio.run(lambda: run(replay=tmp_path / "near.jsonl"))
+
+    assert [*map(canonical_bytes, again)] == [*map(canonical_bytes, live)]
+    asked = [sum(row.kind == "summary" for row in result.attempts) for result in live]
+    assert min(asked) == 0 < max(asked), "there is room in some of them"

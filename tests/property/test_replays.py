@@ -1,6 +1,6 @@
 """Drawn teams under drawn budgets, with models that fail in every way, are recorded and replayed: nothing comes out otherwise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from runtime.tape import TapedSpec
 from runtime.task import Task
 from runtime.trampoline import nap_s
 from runtime.usage import Price, Tier, TieredPrice, Usage
-from topologies import Chain, Independent, Single, Star, Topology, Tree
+from topologies import Cascade, Chain, Graph, Hybrid, Independent, Mesh, Single, Star, Topology, Tree
 
 
 def look(where: str = "") -> str:
@@ -83,9 +83,11 @@ class Moody:
         if request.tools and draw(seed, "calls a tool") < 0.5:
             return ChatReply("let me see", usage, "tool_calls", (ToolCall("1", "look", '{"where": "here"}'),))
         answer = str(seed % 3)
+        if not request.reply:
+            return ChatReply(f"in short, {answer}", None if seed % 11 == 0 else usage)
         replies: dict[str, Reply] = {
-            "plan": Plan(tuple(Part(f"part {i}") for i in range(6))),
-            "report": Report(answer, f"mood {seed}"),
+            "plan": Plan(tuple(Part(f"part {i}" + " more" * (seed % (20 + i))) for i in range(6))),
+            "report": Report(answer, f"mood {seed}" + " again" * (seed % 50)),
             "verdict": Verdict("accept", answer),
             "bid": Bid((answer,)),
             "vote": Vote((seed % 6, seed % 5)),
@@ -100,7 +102,13 @@ def with_tools(tool: Tool) -> Callable[[Any], Topology]:
 
 def nested(model: Any) -> Topology:
     inner = Star(2, model=model).within(Budget(tokens=2500))
+    inner.message_tokens, inner.summarise = 24, True
     return Star([Agent("executor", model=model), inner], model=model)
+
+
+def graph(model: Any) -> Topology:
+    nodes = {"p": Agent("planner"), "e": [Agent("executor")] * 2, "x": Agent("executor"), "v": Agent("verifier")}
+    return Graph(nodes, [("p", "e"), ("e", "v"), ("x", "v")], model=model)
 
 
 teams = st.sampled_from(
@@ -110,6 +118,10 @@ teams = st.sampled_from(
         lambda model: Independent(7, model=model),
         lambda model: Chain(3, model=model),
         lambda model: Single(fill=True, model=model),
+        lambda model: Mesh(3, model=model),
+        lambda model: Hybrid(3, model=model),
+        lambda model: Cascade(3, model=model),
+        graph,
         nested,
         "tools",
     ]
@@ -120,17 +132,21 @@ drawn = (
     routers,
     st.none() | st.integers(1500, 9000),
     st.none() | st.sampled_from(["0.00000002", "0.00000005"]),
-    st.integers(4, 14),
+    st.integers(4, 14) | st.just(60),
     st.none() | st.integers(1, 9),
     st.sampled_from([100, 300, 900]),
+    st.none() | st.sampled_from([16, 40]),
     st.integers(0, 10**6),
     st.sampled_from([0.0, 0.1, 0.3]),
 )
 
 
-def team_of(team: Any, router: Any, effort: int, tool: Tool) -> Topology:
+def team_of(team: Any, router: Any, effort: int, mail: int | None, tool: Tool) -> Topology:
+    """Of agents whose effort is set, and who have mails above a length summarised where one is set."""
     topology: Topology = (with_tools(tool) if team == "tools" else team)(router)
     topology.pacing = FixedPacing(effort)
+    if mail is not None:
+        topology.message_tokens, topology.summarise = mail, True
     return topology
 
 
@@ -170,6 +186,7 @@ def test_a_virtual_run_is_replayed_to_the_last_figure(
     calls: int,
     seconds: int | None,
     effort: int,
+    mail: int | None,
     mood: int,
     failing: float,
     naps: bool,
@@ -178,7 +195,12 @@ def test_a_virtual_run_is_replayed_to_the_last_figure(
     for model in models.values():
         model.naps = naps  # type: ignore[misc]
     budget = Budget(tokens=tokens, usd=usd, calls=calls, seconds=seconds)
-    spec = TapedSpec("run", team_of(team, router, effort, LOOK), Task("How many?", answer="1"), budget, 7)
+    comes_back(team_of(team, router, effort, mail, LOOK), budget, models, folder)
+
+
+def comes_back(team: Topology, budget: Budget, models: Mapping[str, ChatModel], folder: Path) -> None:
+    """Whether a virtual run, as far as it passes its checks, is replayed to the last figure."""
+    spec = TapedSpec("run", team, Task("How many?", answer="1"), budget, 7)
     notes: list[Note] = []
     try:
         (result,) = run_virtual([spec], models.__getitem__, notes)
@@ -192,6 +214,16 @@ def test_a_virtual_run_is_replayed_to_the_last_figure(
     assert (again.seconds, again.attempts) == (result.seconds, result.attempts), "virtual times too"
 
 
+@given(teams, st.sampled_from([16, 40]), st.integers(2000, 12_000), st.integers(0, 10**6), st.booleans())
+def test_what_there_was_no_room_for_near_the_budget_there_is_no_room_for_again(
+    folder: Path, team: Any, mail: int, tokens: int, mood: int, in_dollars: bool
+) -> None:
+    """Summaries are asked for while they fit into a share, from which the price of calls is kept back that nobody made."""
+    models = {"m": Moody("m", failing=0.05, latency_s=1.0, virtual=True, mood=mood)}
+    budget = Budget(usd=f"{tokens * 2.5e-12:.15f}", calls=90) if in_dollars else Budget(tokens=tokens)
+    comes_back(team_of(team, "m", 100, mail, LOOK), budget, models, folder)
+
+
 @given(*drawn, st.integers(1, 4))
 def test_a_live_run_is_replayed_whatever_came_first(
     folder: Path,
@@ -202,13 +234,14 @@ def test_a_live_run_is_replayed_whatever_came_first(
     calls: int,
     seconds: int | None,
     effort: int,
+    mail: int | None,
     mood: int,
     failing: float,
     places: int,
 ) -> None:
     models = {n: Moody(n, failing=failing, latency_s=0.0005, virtual=False, mood=mood) for n in "mn"}
     budget = Budget(tokens=tokens, usd=usd, calls=calls, seconds=None if seconds is None else seconds / 500)
-    spec = TapedSpec("run", team_of(team, router, effort, FAR_LOOK), Task("How many?", answer="1"), budget, 7)
+    spec = TapedSpec("run", team_of(team, router, effort, mail, FAR_LOOK), Task("How many?", answer="1"), budget, 7)
     recorded = record_live(spec, models, places)
     if recorded is None:
         return
@@ -268,9 +301,13 @@ def test_the_drawn_runs_end_in_every_way() -> None:
     ends: set[str] = set()
     for mood in range(80):
         models = {"m": Moody("m", failing=0.1, latency_s=1.0, virtual=True, mood=mood)}
-        budget = Budget(tokens=2500 + 100 * mood, calls=5 + mood % 9, seconds=2 + mood % 12)
+        # Every other one has its mails summarised, with calls for it; for half of those there is time enough.
+        mail, calls = (None, 5 + mood % 9) if mood % 2 else (16, 60)
+        budget = Budget(tokens=2100 + 40 * mood, calls=calls, seconds=2 + mood % 12 if mood % 4 else None)
         team: Any = ("tools", lambda model: Star(5, model=model), lambda model: Independent(7, model=model))[mood % 3]
-        spec = RunSpec("run", team_of(team, "m", 300, LOOK), Task("How many?", answer="1"), budget, 0)
+        spec = RunSpec(
+            "run", team_of(team, "m", (300, 900)[mood // 3 % 2], mail, LOOK), Task("How many?", answer="1"), budget, 0
+        )
         (result,) = run_virtual([spec], models.__getitem__)
         ends.add(result.status)
         ends.update(row.state for row in result.attempts)
@@ -280,8 +317,8 @@ def test_the_drawn_runs_end_in_every_way() -> None:
         ends.add("above its hold" if over else "")
 
     assert ends >= {"completed", "exhausted", "deadline", "failed", "settled", "charged_max", "released"}
-    assert ends >= {"shrunk", "refusals", "above its hold", "a tool", "a later try"}
+    assert ends >= {"shrunk", "refusals", "above its hold", "a tool", "a summary", "a later try"}
 
 
 def ended_by(row: Attempt) -> str:
-    return "a tool" if row.kind == "tool" else "a later try" if row.try_ else ""
+    return "a later try" if row.try_ else f"a {row.kind}"

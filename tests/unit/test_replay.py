@@ -15,18 +15,20 @@ from runtime.bank.store import Note
 from runtime.budget import Budget
 from runtime.errors import BadModelReply, ConfigError, ModelRefused, OrchestrationError, ReplayDiverged
 from runtime.host import run_virtual
-from runtime.messages import Part, Report
+from runtime.messages import Part, Plan, Report, Verdict
 from runtime.models.base import ChatReply, ChatRequest, TokenLogprob
 from runtime.models.scripted import ScriptedModel
+from runtime.preflight import Prepared, prepare
 from runtime.protocols import Outcome, Team
 from runtime.recording import Foreign, Recording, canonical_bytes
 from runtime.recording_file import RecordingFile
+from runtime.replay import Player
 from runtime.result import RunResult
 from runtime.tape import TapedSpec
 from runtime.task import Task
 from runtime.trampoline import nap_s
 from runtime.usage import Price, Tier, TieredPrice, Usage
-from topologies import Single, Topology
+from topologies import Single, Star, Topology
 
 TASK = Task("How many?", "42")
 BUDGET = Budget(calls=9)
@@ -292,6 +294,10 @@ def lines(tmp_path: Path) -> list[bytes]:
             lambda lines: [*lines[:2], lines[2].replace(b'"tries":[{', b'"tries":[],"old":[{')],
             ":3: no line of a recording",
         ),
+        (
+            lambda lines: [*lines[:2], lines[2].replace(b'"seats":{"a":{"share"', b'"seats":{"b":{"share"')],
+            ":3: .*'a' is missing",
+        ),
         (lambda lines: [*lines, lines[2]], "the recording holds two runs 'r'; remove the line of one"),
         (lambda lines: lines[:1], "the recording holds no runs; nothing was finished while it was made"),
     ],
@@ -323,6 +329,60 @@ def test_a_result_of_a_run_that_was_not_recorded_has_nothing_to_differ_from() ->
 
     with pytest.raises(ConfigError, match="no run 'other' was recorded; there are 'r'"):
         recording.differences(other)
+
+
+class ByLength(ScriptedModel):
+    """Holds a token for each character, as a count of its own."""
+
+    def bound(self, request: ChatRequest) -> Usage:
+        return Usage(sum(len(said.content) for said in request.messages), self.usage.output_tokens)
+
+
+LARGE = Budget(tokens=200_000, tool_calls={"look": 3})
+TEAM = Star([Agent("executor"), Star(2).within(Budget(tokens=80_000))], model="m")
+
+
+@pytest.fixture
+def led(tmp_path: Path) -> tuple[list[bytes], Prepared]:
+    """The file of a run of a team whose finishing calls have a price, and the run as it was checked."""
+    answers = {"plan": Plan((Part("half"),) * 2), "report": Report("42"), "verdict": Verdict("accept", "42")}
+    model = ByLength(lambda request: answers[request.reply], output_tokens=40, usd="0.1")
+    spec = TapedSpec("r", TEAM, TASK, LARGE, 0)
+    notes: list[Note] = []
+    run_virtual([spec], {"m": model}.__getitem__, notes)
+    with RecordingFile(tmp_path / "led.jsonl") as file:
+        file.add(notes[0].body)
+    return (tmp_path / "led.jsonl").read_bytes().splitlines(keepends=True), prepare(spec, {"m": model}.__getitem__)
+
+
+def test_each_seat_has_the_share_and_the_floor_it_had(led: tuple[list[bytes], Prepared], tmp_path: Path) -> None:
+    """Prompts that nobody asked are priced in them, and what they would have held only the model knew."""
+    lines, then = led
+    (tmp_path / "again.jsonl").write_bytes(b"".join(lines))
+    run = Recording.load(tmp_path / "again.jsonl").runs["r"]
+
+    now = Player(TapedSpec("r", TEAM, TASK, LARGE, 0, recorded=run), run).prepare({}.__getitem__)
+
+    assert {seat: (p.share, p.floor) for seat, p in now.places.items()} == {
+        seat: (p.share, p.floor) for seat, p in then.places.items()
+    }
+    assert now.floors == {seat: then.floors.get(seat, 0) for seat in then.places}
+    assert len({p.share for p in then.places.values()}) == len({*then.floors.values()}) == 2, "they are not all alike"
+
+
+def test_a_recording_that_tells_no_shares_is_replayed_as_before(
+    led: tuple[list[bytes], Prepared], tmp_path: Path
+) -> None:
+    """Those made earlier were paid for too."""
+    lines, _ = led
+    run = orjson.loads(lines[-1])
+    del run["run"]["seats"]
+    (tmp_path / "older.jsonl").write_bytes(b"".join([*lines[:-1], orjson.dumps(run)]))
+    recording = Recording.load(tmp_path / "older.jsonl")
+
+    (again,) = run_virtual([TapedSpec("r", TEAM, TASK, LARGE, 0, recorded=recording.runs["r"])], {}.__getitem__)
+
+    assert recording.differences(again) == []
 
 
 def test_a_model_that_is_replayed_answers_inside_its_run_only() -> None:
