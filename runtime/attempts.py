@@ -19,7 +19,7 @@ from runtime.backoff import backoff_s
 from runtime.bank.admission import Admission
 from runtime.bank.book import AttemptId, Held, Need, Settled
 from runtime.bank.vector import pack, unpack
-from runtime.boundary import encodable
+from runtime.boundary import containing, encodable
 from runtime.budget import PICO_USD, TOKENS, TOOL_CALLS
 from runtime.clock import Clock, on_grid_s
 from runtime.crash import crash_point
@@ -88,7 +88,9 @@ class Attempts:
             granted = request if units == request.max_tokens else replace(request, max_tokens=units)
             reply, failed = NO_REPLY, cast("BadModelReply | None", None)
             try:
-                reply = _encodable(await model.complete(granted))
+                # A user's model may raise anything, and its asker goes on: the journal has to have it as one of ours.
+                with containing("seat", order.key.seat):
+                    reply = _encodable(await model.complete(granted))
                 usage = reply.usage
             except BadModelReply as error:
                 if error.usage is None:
@@ -100,15 +102,17 @@ class Attempts:
 
         for turn in range(MAX_TRIES):
             try:
-                place = self.permit_for(model, need)
-                visit = None if place is None else Visit(place, self.clock)
-                return await self._attempt(order, need, digest, visit, work)
-            except (BudgetExceeded, ModelError) as error:
-                if isinstance(error, BudgetExceeded) or not error.retryable or turn == MAX_TRIES - 1:
+                return await self._attempt(order, need, digest, self._visit(model, need), work)
+            except (BudgetExceeded, ModelError, AgentFailed) as error:
+                if not isinstance(error, ModelError) or not error.retryable or turn == MAX_TRIES - 1:
                     await self._unanswered(order.key, digest, error)
                     raise
                 await nap_s(on_grid_s(backoff_s(error, turn, request.seed)))
         raise InternalError("a loop of tries ended without a reply")
+
+    def _visit(self, model: ChatModel, need: Need) -> Visit | None:
+        place = self.permit_for(model, need)
+        return None if place is None else Visit(place, self.clock)
 
     def _told(self, key: Key, digest: str) -> ChatReply | None:
         """The reply that an earlier life of a live run got; None where it was told nothing. What it was refused, it still is."""

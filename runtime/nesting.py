@@ -33,6 +33,8 @@ class Level:
     """How often it is asked in a full run."""
     given: int = 0
     """The most messages it is handed at once; whoever is asked about nothing else inside reads them."""
+    finishes: bool = False
+    """Whether it is the finishing seat of the topology around it, or of a finishing one."""
 
 
 @dataclass(slots=True)
@@ -94,14 +96,17 @@ def _add(wiring: Wiring, at: Level) -> None:
         raise ConfigError(f"{topology.name}: the topology has no seats")
     if at.depth > MAX_DEPTH:
         raise ConfigError(f"{topology.name}: topologies are nested more than {MAX_DEPTH} deep, at {at.prefix}")
-    channels, finish = set(topology.channels()), topology.finish()
-    for seat in {seat for pair in channels for seat in pair} | {call.seat for call in finish}:
+    asks, mails = topology.asks(), topology.mails()
+    channels, finish = set(topology.channels()), [(call, 1) for call in topology.finish()]
+    for seat in {seat for pair in channels for seat in pair} | {call.seat for call, _ in finish}:
         if seat not in seats:
             raise ConfigError(f"{topology.name}: {seat!r} is wired but is no seat; there are {', '.join(seats)}")
+    if at.finishes:
+        # It is one call to the topology that it finishes, and of use only if it can be made to its end.
+        finish = [(FinishCall(seat, mails.get(seat, 0)), asks.get(seat, 1)) for seat in seats]
     # One string a seat: a run with all of its wiring lives as long as its calls do, beside thousands of others.
     paths = {seat: at.prefix + seat for seat in seats}
     wiring.channels |= {(paths[sender], paths[receiver]) for sender, receiver in channels}
-    asks, mails = topology.asks(), topology.mails()
     for seat, member in seats.items():
         path = paths[seat]
         if path in wiring.agents or path in wiring.inner:
@@ -111,8 +116,8 @@ def _add(wiring: Wiring, at: Level) -> None:
             wiring.agents[path] = member
             wiring.level_of[path] = at
             wiring.mails[path] = most
-            calls = [FinishCall(path, _with(at.given, call.mails)) for call in finish if call.seat == seat]
-            wiring.finish += [(call, at.times) for call in calls]
+            calls = [(call.mails, n) for call, n in finish if call.seat == seat]
+            wiring.finish += [(FinishCall(path, _with(at.given, read)), n * at.times) for read, n in calls]
             if len(wiring.agents) > MAX_SEATS:
                 raise ConfigError(f"{topology.name}: more than {MAX_SEATS} agents in all, counted up to {path}")
             continue
@@ -123,7 +128,8 @@ def _add(wiring: Wiring, at: Level) -> None:
         if member.ceiling is not None:
             below = f"{RUN_SCOPE}/{path}"
             wiring.scopes[below] = (at.scope, member.ceiling)
-        _add(wiring, Level(member, f"{path}/", below, at.depth + 1, times, most))
+        finishes = any(call.seat == seat for call, _ in finish)
+        _add(wiring, Level(member, f"{path}/", below, at.depth + 1, times, most, finishes))
         if member.ceiling is not None:
             wiring.asks[below] = times * member.calls()
 

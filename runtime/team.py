@@ -8,7 +8,7 @@ import anyio
 from runtime.agents.blocks import clip, mail_text, shortened, too_long
 from runtime.agents.context import Content, content_of
 from runtime.agents.loop import Desk, Place, Turn
-from runtime.boundary import contained
+from runtime.boundary import contained, containing
 from runtime.errors import AgentFailed, BudgetExceeded, ConfigError, NoChannel, OrchestrationError, UnknownSeat
 from runtime.messages import Delivered, Lost, Message, Part, Refusal, Report, Shortened, lost_seat
 from runtime.nesting import Wiring
@@ -37,6 +37,7 @@ class RunTeam:
         task: the run's own task; messages that bring no task of their own are about it.
         prefix: path of the seat this team stands for; empty for the run's own.
         given: what that seat was asked; its part and mails are for everybody inside who is asked about nothing else.
+        finishes: whether what is kept back for its seats may be drawn on, since that seat was asked to finish.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class RunTeam:
         tally: Tally | None = None,
         prefix: str = "",
         given: Content | None = None,
+        *,
+        finishes: bool = False,
     ) -> None:
         self.offered: Outcome = None
         """The best answer so far."""
@@ -58,6 +61,7 @@ class RunTeam:
         self._desk = desk
         self._prefix = prefix
         self._given = given
+        self._finishes = finishes
         self._virtual = desk.attempts.journal is None
 
     async def ask(self, seat: str, message: Message, *, finish: bool = False) -> Mailable:
@@ -75,12 +79,10 @@ class RunTeam:
         self.tally.busy.add(path)
         try:
             if path in self._wiring.inner:
-                return await self._ask_within(path, self._wiring.inner[path], content)
-            place = self._places[path]
-            # A user's model may raise anything; from here on it is one of ours.
-            turn = Turn(place, self._desk, content, place.floor if finish else 0)
+                return await self._ask_within(path, self._wiring.inner[path], content, finish)
             try:
-                return await contained(f"seat {path}", turn.answer)
+                with containing("seat", path):
+                    return await self._turn(path, content, finish).answer()
             except BudgetExceeded as error:
                 self.tally.refusals.append(Refusal(path, *error.args))
                 raise
@@ -102,12 +104,14 @@ class RunTeam:
 
         async def in_turn(indices: Sequence[int]) -> None:
             for i in indices:
-                seat, message = asks[i]
                 try:
-                    replies[i] = await self._reply(seat, message)
+                    replies[i] = await self.ask(*asks[i])
                 except OrchestrationError as error:
-                    errors[i] = error
-                    return
+                    try:
+                        replies[i] = lost_seat(asks[i][0], error)
+                    except OrchestrationError:
+                        errors[i] = error
+                        return
 
         if len(by_seat) == 1:
             await in_turn(range(len(asks)))
@@ -121,15 +125,13 @@ class RunTeam:
             raise errors[min(errors)]
         return [replies[i] for i in range(len(asks))]
 
-    async def _reply(self, seat: str, message: Message) -> Mailable | Lost:
-        try:
-            return await self.ask(seat, message)
-        except OrchestrationError as error:
-            return lost_seat(seat, error)
-
     def offer(self, answer: Outcome) -> None:
         """Record the best answer so far, so that a refusal or a deadline still has one."""
         self.offered = answer
+
+    def _turn(self, path: str, content: Content, finish: bool) -> Turn:
+        place = self._places[path]
+        return Turn(place, self._desk, content, place.floor if finish or self._finishes else 0)
 
     def _delivered(self, path: str, message: Message) -> Content:
         """What the seat gets to see, once the channels it came along are checked and counted."""
@@ -145,7 +147,7 @@ class RunTeam:
         part = self._given.part if content.part is None else content.part
         return content._replace(part=part, mails=content.mails or self._given.mails)
 
-    async def _ask_within(self, path: str, topology: Topology, content: Content) -> Report:
+    async def _ask_within(self, path: str, topology: Topology, content: Content, finish: bool) -> Report:
         """Let a topology answer for its seat. Where that could not go on, it answers with the best it has, if it has anything."""
         # Inside, what the seat was given comes from outside, so that it needs no channel of the inner wiring.
         # It came along a channel of the topology around, so it is cut to that one's length, whatever holds inside.
@@ -153,7 +155,10 @@ class RunTeam:
         part = None if content.part is None else Part(clip(content.part.text, tokens), content.part.needs)
         mails = tuple(_from_outside(mail, tokens) for mail in content.mails)
         given = Content(content.task, part, 0, mails)
-        team = RunTeam(content.task, self._wiring, self._places, self._desk, self.tally, f"{path}/", given)
+        finishes = finish or self._finishes
+        team = RunTeam(
+            content.task, self._wiring, self._places, self._desk, self.tally, f"{path}/", given, finishes=finishes
+        )
         await handover()  # a user's topology may wait for anything
         outcome: Outcome | Lost
         try:

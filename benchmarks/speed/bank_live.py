@@ -66,12 +66,12 @@ async def _attempt(journal: LiveJournal, ledger: Ledger, i: int, one: Work, slee
     held = ledger.reserve(key, "run", NEED, 0, EPOCH, True)
     assert isinstance(held, Held)
     ledger.sent(held.id, EPOCH)
-    await journal.sent(held, NEED, Order(key, "work", "sim/small", 0, 0, one.row.senders), _DIGEST)
+    await journal.sent(held, NEED, Order(key, "work", "sim/small", 0, 0, one.row.senders), _DIGEST, float(i))
     if sleep_s:
         await anyio.sleep(sleep_s)
     ledger.settle(held.id, one.used)
     reply = ChatReply(one.row.reply, Usage(one.row.input_tokens, one.row.output_tokens))
-    await journal.closed(one.row._replace(step=i), one.used, reply, _DIGEST)
+    await journal.closed(one.row._replace(step=i), one.used, reply, _DIGEST, None)
 
 
 def in_this_process(folder: Path, n: int, in_flight: int, call_s: float) -> Sample:

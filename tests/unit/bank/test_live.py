@@ -499,6 +499,23 @@ async def test_a_refusal_that_nobody_was_told_of_is_none() -> None:
     assert (result.status, result.metrics["refusals"], big.served) == ("completed", 0, 1)
 
 
+async def test_what_a_users_model_raised_once_has_failed_in_every_later_life() -> None:
+    """The others were heard, and the reader's prompt stands in the journal."""
+
+    def breaks(request: ChatRequest) -> Any:
+        raise ZeroDivisionError("a bug of the user's")
+
+    disk = Disk()
+    broken, works = (ScriptedModel(does, input_tokens=60, virtual=False, name="big") for does in (breaks, answer))
+    whole = await life(disk, Reader(), model(), broken)
+    (raised,) = (n for n, entry in enumerate(disk.entries) if entry.state == "unanswered")
+    assert (whole.status, whole.answer) == ("completed", "42")
+
+    for n in range(raised + 1, len(disk.entries)):
+        assert (await life(disk.up_to(n), Reader(), model(), works)).status == "completed"
+    assert works.served == 0
+
+
 @pytest.mark.parametrize(
     "error",
     [ModelRefused("n", 400, "too long"), BadModelReply("n", "cut off", (60, 40)), BadModelReply("n", "no JSON")],

@@ -181,6 +181,22 @@ def test_the_finish_is_kept_for_every_round_in_which_a_team_is_asked() -> None:
     assert len(verifiers) == 3, "what reached a verifier's turn was finished"
 
 
+@pytest.mark.parametrize(
+    "verifier",
+    [Single(), Independent(2), Mesh(2, rounds=2), Star(2), Single(Star(1))],
+    ids=["single", "vote", "mesh", "star", "single of star"],
+)
+def test_a_team_that_finishes_another_has_all_its_calls_kept_back(verifier: Topology) -> None:
+    """The others get three calls of what there is: a plan and two reports."""
+    team = Star(4, verifier=verifier, model="m")
+    result = run(team, Budget(calls=3 + verifier.calls()))
+
+    within = [a for a in result.attempts if a.seat.startswith("verifier/")]
+    assert (result.status, result.answer, len(within)) == ("completed", "42", verifier.calls())
+    with pytest.raises(ConfigError, match=f"which need {1 + verifier.calls()}"):
+        run(team, Budget(calls=verifier.calls()))
+
+
 def test_what_is_kept_for_a_finish_pays_for_the_part_that_the_team_was_given_too() -> None:
     """The inner verifier reads its reports and, beside them, the part its team is about."""
     long = "x" * 5000
