@@ -1,23 +1,20 @@
-"""Owns the pictures of topologies, as SVG and as Mermaid text: seats as boxes, channels as arrows, a topology in a seat as a
-frame with its own picture inside. Topologies do not draw themselves, because they may not import what draws: use `draw`.
+"""Owns the pictures of topologies as SVG: seats as boxes, channels as arrows, a topology in a seat as a frame with its own
+picture inside. A topology itself draws Mermaid text only, because it may not import what draws here.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from typing import NamedTuple
 
 from benchmarks.marks import BACK, GROUND, INK, PALE, PEER, SOFT, head, panel, safe, tail
-from benchmarks.metrics.trace import role
 from topologies.base import Topology
+from topologies.drawing import Channel, Strands, senders, strands
 
-MERMAID_MOST = 200
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _EDGE = 118, 26, 18, 46, 12
 _TITLE = 18
 _ON_A_RING = 12
 """Up to this many peers are set on a ring, where all lines between them can be seen."""
-
-_Channel = tuple[str, str]
 
 
 class _Picture(NamedTuple):
@@ -39,17 +36,6 @@ class _Box(NamedTuple):
         return self.x + self.width / 2
 
 
-class _Wires(NamedTuple):
-    """The channels of one level by how they are drawn."""
-
-    down: list[_Channel]
-    """From a layer to a later one."""
-    back: list[_Channel]
-    """Against the order of the seats, for another round."""
-    peers: list[_Channel]
-    """Both ways between seats of one role, each pair once."""
-
-
 def drawings_of(topologies: Iterable[Topology]) -> dict[str, str]:
     """One drawing per topology that has more than one seat, by its name."""
     return {topology.name: draw(topology) for topology in topologies if len(topology.seats()) > 1}
@@ -66,40 +52,6 @@ def draw(topology: Topology, most: int = 40) -> str:
     )
 
 
-def mermaid(topology: Topology) -> str:
-    """The wiring as a Mermaid flowchart, to be pasted where Mermaid is understood; seats that are topologies are subgraphs.
-
-    Of a level with more than 200 seats only their number is named.
-    """
-    lines = ["flowchart TD"]
-    _mermaid(topology, "n", "  ", lines)
-    return "\n".join(lines) + "\n"
-
-
-def _mermaid(topology: Topology, stem: str, indent: str, lines: list[str]) -> None:
-    seats = topology.seats()
-    if len(seats) > MERMAID_MOST:
-        lines.append(f'{indent}{stem}["{len(seats)} seats"]')
-        return
-    names = {seat: f"{stem}{i}" for i, seat in enumerate(seats)}
-    for seat, member in seats.items():
-        if isinstance(member, Topology):
-            lines.append(f'{indent}subgraph {names[seat]}["{_quoted(f"{seat}: {member.name}")}"]')
-            _mermaid(member, f"{names[seat]}x", indent + "  ", lines)
-            lines.append(f"{indent}end")
-        else:
-            lines.append(f'{indent}{names[seat]}["{_quoted(seat)}"]')
-    wires = _wires(topology)
-    for wired, arrow in ((wires.down, "-->"), (wires.back, "-.->"), (wires.peers, "<-->")):
-        lines += [f"{indent}{names[sender]} {arrow} {names[receiver]}" for sender, receiver in wired]
-
-
-def _quoted(text: str) -> str:
-    """Text inside the quotes of a Mermaid label, where HTML would count and a quote would end it."""
-    named = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "`": "#96;", "&": "#amp;", "\\": "#92;"}
-    return "".join(named.get(sign, sign) for sign in tail(text, 80))
-
-
 def _picture(topology: Topology, most: int) -> _Picture:
     """The seats of one level with their channels, inner topologies drawn in their frames."""
     seats = topology.seats()
@@ -109,7 +61,7 @@ def _picture(topology: Topology, most: int) -> _Picture:
         seat: _framed(seat, member, most) if isinstance(member, Topology) else _agent(seat)
         for seat, member in seats.items()
     }
-    wires = _wires(topology)
+    wires = strands(topology)
     if wires.peers and not wires.down and 2 < len(members) <= _ON_A_RING:
         return _ring(members, wires.peers)
     layers = _layers(topology, wires)
@@ -164,7 +116,7 @@ def _framed(seat: str, topology: Topology, most: int) -> _Picture:
     return _Picture(width, height, svg)
 
 
-def _ring(members: Mapping[str, _Picture], peers: Sequence[_Channel]) -> _Picture:
+def _ring(members: Mapping[str, _Picture], peers: Sequence[Channel]) -> _Picture:
     """Peers around a circle, a line for each pair."""
     widest, tallest = (max(getattr(m, side) for m in members.values()) for side in ("width", "height"))
     radius = max((widest + _GAP_X) * len(members) / 6.5, tallest + _GAP_Y)
@@ -182,36 +134,13 @@ def _ring(members: Mapping[str, _Picture], peers: Sequence[_Channel]) -> _Pictur
     return _Picture(width, height, "".join(lines) + _placed(members, boxes))
 
 
-def _wires(topology: Topology) -> _Wires:
-    channels = list(dict.fromkeys(topology.channels()))
-    known, place = set(channels), {seat: i for i, seat in enumerate(topology.seats())}
-    mutual = {(a, b) for a, b in channels if (b, a) in known and role(a) == role(b)}
-    rest = [channel for channel in channels if channel not in mutual]
-    peers = [(a, b) for a, b in channels if (a, b) in mutual and place[a] < place[b]]
-    try:
-        tuple(TopologicalSorter(_senders(topology, rest)).static_order())
-    except CycleError:
-        # Who answers each other has no layers; what runs with the order of the seats has.
-        return _Wires(
-            [(a, b) for a, b in rest if place[a] < place[b]], [(a, b) for a, b in rest if place[a] > place[b]], peers
-        )
-    return _Wires(rest, [], peers)
-
-
-def _senders(topology: Topology, channels: Iterable[_Channel]) -> dict[str, list[str]]:
-    senders: dict[str, list[str]] = {seat: [] for seat in topology.seats()}
-    for sender, receiver in channels:
-        senders[receiver].append(sender)
-    return senders
-
-
-def _layers(topology: Topology, wires: _Wires) -> list[list[str]]:
+def _layers(topology: Topology, wires: Strands) -> list[list[str]]:
     """Seats by the length of the longest way to them from a seat that nobody writes to."""
-    senders = _senders(topology, wires.down)
+    above = senders(topology, wires.down)
     level: dict[str, int] = {}
-    for seat in TopologicalSorter(senders).static_order():
-        level[seat] = 1 + max((level[sender] for sender in senders[seat]), default=-1)
-    return [[seat for seat in senders if level[seat] == y] for y in range(max(level.values()) + 1)]
+    for seat in TopologicalSorter(above).static_order():
+        level[seat] = 1 + max((level[sender] for sender in above[seat]), default=-1)
+    return [[seat for seat in above if level[seat] == y] for y in range(max(level.values()) + 1)]
 
 
 def _down(a: _Box, b: _Box, around: float | None) -> str:

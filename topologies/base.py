@@ -1,24 +1,21 @@
 """Owns what all topologies share: name, seats, formulas, how a model is filled in, and the checks of their size."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from itertools import groupby
 from typing import TypeVar
-
-import anyio
 
 from policies.pacing import EvenPacing
 from runtime.agents.agent import Agent
 from runtime.agents.roles import reply_of
 from runtime.budget import Budget
-from runtime.errors import ConfigError, OrchestrationError
-from runtime.messages import Failure, Lost, Part
+from runtime.errors import ConfigError
+from runtime.messages import KINDS
 from runtime.nesting import MAX_SEATS
-from runtime.protocols import FinishCall, Outcome, Pacing, Router, Team
+from runtime.protocols import FinishCall, Mailable, Outcome, Pacing, Router, Team
 from runtime.task import Task
-
-T = TypeVar("T")
+from topologies.drawing import mermaid
 
 
 class Topology:
@@ -53,6 +50,8 @@ class Topology:
         if len(seats) > MAX_SEATS:
             raise ConfigError(f"{name}: {len(seats)} seats are too many; at most {MAX_SEATS}")
         self.name = name
+        for seat, member in seats.items():
+            check_member(f"{name}: {seat}", member)
         self._seats = dict(seats)
 
     def seats(self) -> "Mapping[str, Agent | Topology]":
@@ -121,6 +120,13 @@ class Topology:
         twin.ceiling = ceiling
         return twin
 
+    def draw(self) -> str:
+        """The wiring as a Mermaid flowchart, to be pasted where Mermaid is understood; seats that are topologies are subgraphs.
+
+        Of a level with more than 200 seats only their number is named. `ostrom draw` makes a picture of it.
+        """
+        return mermaid(self)
+
     async def solve(self, task: Task, team: Team) -> Outcome:
         """Work on the task with the team and return the answer."""
         raise ConfigError(f"{self.name}: a topology must program solve(self, task, team)")
@@ -138,11 +144,17 @@ def team_of(
     """Members from the shorthand: a number of agents in a role, or the members themselves.
 
     Raises:
-        ConfigError: fewer than `at_least`, more than a topology may have, or one who does not give the typed reply asked for.
+        ConfigError: neither of them, fewer than `at_least`, more than a topology may have, or one who does not give the typed
+            reply asked for.
     """
+    if isinstance(agents, bool | str) or not isinstance(agents, int | Sequence):
+        raise ConfigError(f"{what}: {agents!r} is neither a number of agents nor a list of them")
+    n = agents if isinstance(agents, int) else len(agents)
+    if not at_least <= n <= MAX_SEATS:
+        raise ConfigError(f"{what} needs {at_least} to {MAX_SEATS} agents, not {n}")
     members: list[Agent | Topology] = [Agent(role)] * agents if isinstance(agents, int) else list(agents)
-    if not at_least <= len(members) <= MAX_SEATS:
-        raise ConfigError(f"{what} needs {at_least} to {MAX_SEATS} agents, not {agents!r}")
+    for member in members:
+        check_member(f"{what}: {role}", member)
     if reply is not None:
         members = [giving(reply, f"{what}: {role}", member) for member in members]
     return [member.filled(model) for member in members]
@@ -181,12 +193,49 @@ def _title(member: object) -> str:
 Member = TypeVar("Member", bound=Agent | Topology)
 
 
+def check_member(where: str, member: object) -> None:
+    """Check that something can sit in a seat.
+
+    Raises:
+        ConfigError: it is neither an agent nor a topology, or an agent whose role replies to routers only.
+    """
+    if not isinstance(member, Agent | Topology):
+        raise ConfigError(f"{where}: {member!r} is neither an Agent nor a topology")
+    if isinstance(member, Agent) and not issubclass(KINDS[reply_of(member.role)], Mailable):
+        raise ConfigError(
+            f"{where}: Agent({member.role!r}) gives a {reply_of(member.role)}, which only routers ask for; "
+            "take another role, and words of your own as prompt="
+        )
+
+
+def judging(what: str, member: Agent | Topology) -> Agent | Topology:
+    """The member, if what it gives can be the answer over reports: a verdict or, as topologies and most roles do, a report.
+
+    Raises:
+        ConfigError: it gives something else.
+    """
+    report = isinstance(member, Agent) and reply_of(member.role) == "report"
+    return member if report or isinstance(member, Topology) else giving("verdict", what, member)
+
+
+def check_counts(what: str, least: int, **counts: int) -> None:
+    """Check settings that count something.
+
+    Raises:
+        ConfigError: one is no whole number, or below `least`.
+    """
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < least:
+            raise ConfigError(f"{what}: {name}={value!r} must be a whole number, {least} or more")
+
+
 def giving(reply: str, what: str, agent: Member) -> Member:
     """The agent, if its role gives this typed reply; a topology in its seat gives a report.
 
     Raises:
         ConfigError: it gives another, so the topology could do nothing with what it says.
     """
+    check_member(what, agent)
     if isinstance(agent, Topology):
         if reply != "report":
             raise ConfigError(
@@ -201,53 +250,6 @@ def giving(reply: str, what: str, agent: Member) -> Member:
     return agent
 
 
-def ended(lost: Lost | None, answer: Outcome) -> Outcome:
-    """The answer; where a seat was lost, what ends the run in its place, so that only what was offered is answered with.
-
-    Raises:
-        OrchestrationError: what a seat failed of.
-    """
-    if isinstance(lost, Failure):
-        raise lost.error
-    return lost or answer
-
-
-def first_lost(replies: Iterable[object]) -> Lost | None:
-    """The first among the replies that is none."""
-    return next((reply for reply in replies if isinstance(reply, Lost)), None)
-
-
 def numbered(seat: str, agents: Sequence[Agent | Topology]) -> dict[str, Agent | Topology]:
     """Seat paths `seat[0]`, `seat[1]`, ... for several agents of a kind."""
     return {f"{seat}[{i}]": agent for i, agent in enumerate(agents)}
-
-
-def joined(parts: Sequence[Part], n: int) -> list[Part]:
-    """At most n parts; what is beyond them becomes part of the last."""
-    if len(parts) <= n:
-        return list(parts)
-    tail = parts[n - 1 :]
-    return [*parts[: n - 1], Part("\n".join(part.text for part in tail), tail[0].needs, tail[0].sender)]
-
-
-async def gathered(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Await several things at once; results in the order of `calls`.
-
-    All of them come to their end before an error is raised, and then it is the error of the first in `calls`: which of two
-    that fail at the same instant came first is chance, and a run's spend must not hang on it.
-    """
-    results: dict[int, T] = {}
-    errors: dict[int, OrchestrationError] = {}
-
-    async def keep(i: int) -> None:
-        try:
-            results[i] = await calls[i]()
-        except OrchestrationError as error:
-            errors[i] = error
-
-    async with anyio.create_task_group() as group:
-        for i in range(len(calls)):
-            group.start_soon(keep, i)
-    if errors:
-        raise errors[min(errors)]
-    return [results[i] for i in range(len(calls))]

@@ -9,7 +9,8 @@ from runtime.errors import ConfigError
 from runtime.messages import Failure, Lost, Refusal, Report
 from runtime.protocols import Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, ended, named, numbered, team_of
+from topologies.base import Topology, check_counts, named, numbered, team_of
+from topologies.replies import ended
 
 
 class Cascade(Topology):
@@ -39,8 +40,9 @@ class Cascade(Topology):
         model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", agents, model, what="Cascade")
-        if not 1 <= agree <= len(members):
-            raise ConfigError(f"Cascade: agree={agree} must be between 1 and the number of agents, {len(members)}")
+        check_counts("Cascade", 1, agree=agree)
+        if agree > len(members):
+            raise ConfigError(f"Cascade: agree={agree} must be at most the number of agents, {len(members)}")
         super().__init__(name or named("Cascade", members, agree), numbered("agent", members))
         self.agree = agree
 

@@ -6,7 +6,8 @@ from runtime.agents.agent import Agent
 from runtime.messages import Lost, Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, giving, joined, named, numbered, team_of
+from topologies.base import Topology, giving, judging, named, numbered, team_of
+from topologies.replies import joined
 
 
 class Chain(Topology):
@@ -31,7 +32,7 @@ class Chain(Topology):
         seats = {
             "planner": giving("plan", "Chain: planner", planner or Agent("planner")).filled(model),
             **numbered("executor", members),
-            "verifier": (verifier or Agent("verifier")).filled(model),
+            "verifier": judging("Chain: verifier", verifier or Agent("verifier")).filled(model),
         }
         super().__init__(name or named("Chain", members, verifier=verifier), seats)
 

@@ -11,7 +11,8 @@ from runtime.errors import BudgetExceeded, OrchestrationError
 from runtime.messages import Mail, Message, Part, Plan, Refusal, bundle
 from runtime.protocols import FinishCall, Mailable, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, depth_of, joined
+from topologies.base import Topology, depth_of
+from topologies.replies import joined
 from topologies.wiring import Node, Wires, wires_of
 
 

@@ -5,11 +5,11 @@ from itertools import permutations
 
 from policies.voting import majority
 from runtime.agents.agent import Agent
-from runtime.errors import ConfigError
 from runtime.messages import Lost, Part, Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, ended, first_lost, giving, joined, named, numbered, team_of
+from topologies.base import Topology, check_counts, giving, judging, named, numbered, team_of
+from topologies.replies import ended, first_lost, joined
 
 
 class Hybrid(Topology):
@@ -35,13 +35,12 @@ class Hybrid(Topology):
         model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", executors, model, what="Hybrid", reply="report")
-        if peer_rounds < 0:
-            raise ConfigError(f"Hybrid: peer_rounds={peer_rounds} must be 0 or more")
+        check_counts("Hybrid", 0, peer_rounds=peer_rounds)
         self.width, self.peer_rounds = len(members), peer_rounds
         seats = {
             "planner": giving("plan", "Hybrid: planner", planner or Agent("planner")).filled(model),
             **numbered("executor", members),
-            "verifier": (verifier or Agent("verifier")).filled(model),
+            "verifier": judging("Hybrid: verifier", verifier or Agent("verifier")).filled(model),
         }
         super().__init__(name or named("Hybrid", members, peer_rounds, verifier=verifier), seats)
 

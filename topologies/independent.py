@@ -9,7 +9,8 @@ from runtime.errors import ConfigError
 from runtime.messages import Report, bundle
 from runtime.protocols import Answer, FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, ended, first_lost, named, numbered, team_of
+from topologies.base import Topology, judging, named, numbered, team_of
+from topologies.replies import ended, first_lost
 
 Combine = Literal["vote", "concatenate", "best"]
 
@@ -49,7 +50,7 @@ class Independent(Topology):
             raise ConfigError(f'Independent: combine={combine!r} needs no verifier; take combine="best"')
         seats = numbered("agent", members)
         if combine == "best":
-            seats["verifier"] = (verifier or Agent("verifier")).filled(model)
+            seats["verifier"] = judging("Independent: verifier", verifier or Agent("verifier")).filled(model)
         self.size, self.combine = len(members), combine
         usual = named("Independent", members, *([] if combine == "vote" else [combine]), verifier=verifier)
         super().__init__(name or usual, seats)

@@ -5,11 +5,11 @@ from itertools import permutations
 
 from policies.voting import majority
 from runtime.agents.agent import Agent
-from runtime.errors import ConfigError
 from runtime.messages import Lost, Report, bundle
 from runtime.protocols import Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, ended, first_lost, named, numbered, team_of
+from topologies.base import Topology, check_counts, named, numbered, team_of
+from topologies.replies import ended, first_lost
 
 
 class Mesh(Topology):
@@ -37,8 +37,7 @@ class Mesh(Topology):
         model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", agents, model, at_least=2, what="Mesh", reply="report")
-        if rounds < 1:
-            raise ConfigError(f"Mesh: rounds={rounds} must be 1 or more")
+        check_counts("Mesh", 1, rounds=rounds)
         self.size, self.rounds = len(members), rounds
         super().__init__(name or named("Mesh", members, rounds), numbered("agent", members))
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from policies.voting import majority
 from runtime.agents.agent import Agent
 from runtime.agents.roles import words_for
-from runtime.errors import ConfigError
 from runtime.messages import Lost, Plan, Report, bundle
 from runtime.protocols import FinishCall, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, ended, first_lost, giving, joined, named, numbered, team_of
+from topologies.base import Topology, check_counts, giving, judging, named, numbered, team_of
+from topologies.replies import ended, first_lost, joined
 
 GO_ON = """
 Where <mail> shows what the team has found so far, plan only what is still to be done. If nothing is, reply with no parts."""
@@ -45,13 +45,12 @@ class Star(Topology):
         model: str | Router | None = None,
     ) -> None:
         members = team_of("executor", executors, model, what="Star", reply="report")
-        if rounds < 1:
-            raise ConfigError(f"Star: rounds={rounds} must be 1 or more")
+        check_counts("Star", 1, rounds=rounds)
         self.width, self.rounds = len(members), rounds
         planner = giving("plan", "Star: planner", planner or Agent("planner")).filled(model)
         if rounds > 1 and planner.prompt is None:
             planner = replace(planner, prompt=words_for(planner.role) + GO_ON)
-        verifier = (verifier or Agent("verifier")).filled(model)
+        verifier = judging("Star: verifier", verifier or Agent("verifier")).filled(model)
         seats = {"planner": planner, **numbered("executor", members), "verifier": verifier}
         usual = named("Star", members, *([rounds] if rounds > 1 else []), verifier=verifier)
         super().__init__(name or usual, seats)

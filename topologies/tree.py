@@ -10,7 +10,8 @@ from runtime.messages import Lost, Part, Plan, Report, Verdict, bundle, lost_sea
 from runtime.nesting import MAX_SEATS
 from runtime.protocols import FinishCall, Mailable, Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, ended, first_lost, gathered, giving, joined
+from topologies.base import Topology, check_counts, giving
+from topologies.replies import ended, first_lost, gathered, joined
 
 Node = tuple[int, ...]
 """A place in the tree: the root is (), its children (0,), (1,), …"""
@@ -43,10 +44,9 @@ class Tree(Topology):
         name: str | None = None,
         model: str | Router | None = None,
     ) -> None:
-        if branching < 1 or depth < 1 or branching**depth > MAX_SEATS // 2:
-            raise ConfigError(
-                f"Tree(branching={branching}, depth={depth}): both must be 1 or more, with at most {MAX_SEATS // 2} leaves"
-            )
+        check_counts("Tree", 1, branching=branching, depth=depth)
+        if branching**depth > MAX_SEATS // 2:
+            raise ConfigError(f"Tree(branching={branching}, depth={depth}): at most {MAX_SEATS // 2} leaves")
         self.branching, self.levels = branching, depth
         levels: list[list[Node]] = [[()]]
         for _ in range(depth):

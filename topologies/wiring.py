@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from runtime.agents.agent import Agent
 from runtime.errors import ConfigError
 from runtime.nesting import MAX_SEATS
-from topologies.base import Topology, numbered
+from topologies.base import Topology, check_member, numbered
 
 Member = Agent | Topology
 Node = Member | Sequence[Member]
@@ -34,9 +34,13 @@ def wires_of(name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, st
     """
     # Counted before anything is walked, so that a wiring out of all proportion is refused at once.
     n = sum(len(node) if isinstance(node, Sequence) else 1 for node in nodes.values()) if len(nodes) <= MAX_SEATS else 0
+    empty = next((node for node, member in nodes.items() if isinstance(member, Sequence) and not member), None)
+    if empty is not None:
+        raise ConfigError(f"{name}: node {empty!r} has no members; leave it out, or give it some")
     if not 1 <= n <= MAX_SEATS or len(edges) > n * n:
         size = f"{n or len(nodes):,} nodes and {len(edges):,} edges"
         raise ConfigError(f"{name}: {size}; a graph has 1 to {MAX_SEATS:,} nodes and no edge twice")
+    _check_members(name, nodes)
     senders = _senders(name, nodes, edges)
     order = _order(name, senders)
     _check_ends(name, nodes, senders)
@@ -45,10 +49,8 @@ def wires_of(name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, st
     for node, member in nodes.items():
         more = numbered(node, member) if isinstance(member, Sequence) else {node: member}
         twice = next((seat for seat in more if seat in seats), None)
-        if twice is not None or not more:
-            raise ConfigError(
-                f"{name}: node {node!r} " + (f"makes a second seat {twice}" if more else "has no members")
-            )
+        if twice is not None:
+            raise ConfigError(f"{name}: node {node!r} makes a second seat {twice}")
         seats |= more
     seats_of = {node: groups.get(node, (node,)) for node in nodes}
     rank = {node: i for i, node in enumerate(nodes)}
@@ -58,6 +60,13 @@ def wires_of(name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, st
         for seat in seats_of[node]
     }
     return Wires(seats, groups, full, tuple(seat for node in order for seat in seats_of[node]))
+
+
+def _check_members(name: str, nodes: Mapping[str, Node]) -> None:
+    for node, member in nodes.items():
+        many = [*member] if isinstance(member, Sequence) and not isinstance(member, str) else [member]
+        for one in many:
+            check_member(f"{name}: {node}", one)
 
 
 def _senders(name: str, nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> dict[str, dict[str, None]]:

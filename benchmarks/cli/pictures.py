@@ -9,7 +9,6 @@ from benchmarks.cli.app import app
 from benchmarks.cli.runs import write_picture
 from benchmarks.cli.shorthand import TOPOLOGIES, topology_of
 from benchmarks.drawings import draw as drawn
-from benchmarks.drawings import mermaid as mermaid_of
 
 
 @app.command(
@@ -23,7 +22,7 @@ def draw(
 ) -> None:
     """Draw a team: who may write to whom. Nothing is run."""
     team = topology_of(topology)
-    text = mermaid_of(team) if mermaid else drawn(team)
+    text = team.draw() if mermaid else drawn(team)
     if file is None:
         typer.echo(text)
         return

@@ -10,11 +10,12 @@ import numpy as np
 import polars as pl
 
 from benchmarks.metrics.jackknife import Estimate, jackknife, ratio
-from benchmarks.metrics.trace import Trace, role
+from benchmarks.metrics.trace import Trace
 from benchmarks.statistics import interval
 from runtime.agents.blocks import clip, mail_block, read_blocks, shortened
 from runtime.messages import Plan, Report, Verdict
 from runtime.task import last_number
+from topologies.drawing import role
 
 CHANNEL_COLUMNS: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("address", "sender", "receiver"), pl.String),

@@ -148,11 +148,6 @@ def all_units(task: Task) -> int:
     return 0 if row is None else (1 << row.size) - 1
 
 
-def role(seat: str) -> str:
-    """A seat without its numbers: `left/executor[3]` is `left/executor`."""
-    return "".join(piece.partition("]")[2] if i else piece for i, piece in enumerate(seat.split("[")))
-
-
 _Scored = tuple[int, bool | None, float | None]
 
 

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.drawings import draw, drawings_of, mermaid
+from benchmarks.drawings import draw, drawings_of
 from benchmarks.marks import natural, safe, short, tail
 from runtime.agents.agent import Agent
 from topologies import Chain, Hybrid, Independent, Mesh, Single, Star, Topology, Tree
@@ -53,7 +53,7 @@ def test_every_seat_and_channel_is_drawn(topology: Topology) -> None:
         return len(one.seats()) + sum(n for n, _ in inner), len(channels) + sum(n for _, n in inner)
 
     assert (len(told), lines) == count(topology)
-    assert len(mermaid(topology).splitlines()) == 1 + sum(count(topology)) + mermaid(topology).count("subgraph")
+    assert len(topology.draw().splitlines()) == 1 + sum(count(topology)) + topology.draw().count("subgraph")
 
 
 @pytest.mark.parametrize("topology", SHAPES, ids=lambda topology: topology.name)
@@ -81,18 +81,18 @@ def test_names_are_text_and_loops_are_drawn() -> None:
     root = ElementTree.fromstring(draw(own))
     assert not any("script" in element.tag for element in root.iter())
     assert "stroke-dasharray" in draw(own), "the way back is drawn apart"
-    assert not re.search("[\x00-\x08\x1b\u202e]", draw(own) + mermaid(own).replace("\n", ""))
-    assert "<script>" not in mermaid(own)
-    assert '"#lt;script#gt;#quot;#amp;' in mermaid(own)
+    assert not re.search("[\x00-\x08\x1b\u202e]", draw(own) + own.draw().replace("\n", ""))
+    assert "<script>" not in own.draw()
+    assert '"#lt;script#gt;#quot;#amp;' in own.draw()
 
 
 def test_a_crowd_is_a_number() -> None:
     assert texts(draw(Independent(300))) == ["300 seats"]
-    assert mermaid(Independent(300)).splitlines()[1:] == ['  n["300 seats"]']
+    assert Independent(300).draw().splitlines()[1:] == ['  n["300 seats"]']
 
 
 def test_mermaid_text_of_a_chain() -> None:
-    assert mermaid(Chain(1)) == (
+    assert Chain(1).draw() == (
         'flowchart TD\n  n0["planner"]\n  n1["executor[0]"]\n  n2["verifier"]\n  n0 --> n1\n  n1 --> n2\n'
     )
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from benchmarks.metrics.channels import channels_frame, channels_of
 from benchmarks.metrics.jackknife import jackknife, ratio
 from benchmarks.metrics.runs import METRIC_COLUMNS, metrics_of
-from benchmarks.metrics.trace import role, trace_of
+from benchmarks.metrics.trace import trace_of
 from benchmarks.tasks import companies
 from runtime.journal import Attempt
 from runtime.messages import Part, Plan, Reply, Report, Verdict, reply_json
 from runtime.result import RunResult, SpendReport
 from runtime.task import Task
+from topologies.drawing import role
 
 TASK = companies.generate(1)[0]
 """Twenty lines, and one number."""

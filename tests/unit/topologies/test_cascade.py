@@ -112,9 +112,9 @@ def test_its_name_tells_size_and_agreement_unless_it_is_given_one() -> None:
     assert Cascade(4, name="cheap first").name == "cheap first"
 
 
-@pytest.mark.parametrize("agree", [0, 3])
-def test_an_agreement_that_cannot_be_is_refused(agree: int) -> None:
-    with pytest.raises(ConfigError, match=f"agree={agree} must be between 1 and the number of agents, 2"):
+@pytest.mark.parametrize(("agree", "what"), [(0, "a whole number, 1 or more"), (3, "at most the number of agents, 2")])
+def test_an_agreement_that_cannot_be_is_refused(agree: int, what: str) -> None:
+    with pytest.raises(ConfigError, match=f"agree={agree} must be {what}"):
         Cascade(2, agree=agree)
 
 

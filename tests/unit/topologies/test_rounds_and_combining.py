@@ -120,7 +120,7 @@ def test_a_budget_for_some_gives_what_those_make(combine: str, status: str, answ
 @pytest.mark.parametrize(
     ("build", "what"),
     [
-        (lambda: Star(2, rounds=0), "rounds=0 must be 1 or more"),
+        (lambda: Star(2, rounds=0), "rounds=0 must be a whole number, 1 or more"),
         (lambda: Independent(2, combine="mean"), "combine='mean' must be one of vote, concatenate, best"),  # type: ignore[arg-type]
         (lambda: Independent(2, verifier=Agent("verifier")), "needs no verifier"),
     ],
