@@ -55,8 +55,11 @@ class ArmFacts(NamedTuple):
     """Share left because bounds were higher than what calls used: they were refused, or wrote less (`runtime.slack`)."""
     charged_max: float | None
     """Share charged at the bound because nobody knows what was used."""
+    refused: float
+    """Share of the trials in which the budget bound: it did not cover something that was asked of an agent."""
     exhausted: float
-    """Share of the trials that ended exhausted."""
+    """Share of the trials that ended exhausted. A team that goes on without what was refused is completed, so this does not
+    mean the same in every arm."""
     over: Mapping[str, int]
     """In the dimensions where there are any, units above a limit, in all trials together; of a trial, what it passed most of
     its limits by: its budget, or a ceiling inside its team."""
@@ -144,7 +147,7 @@ def terminal_audit(audit: Audit) -> RenderableType:
         lines.append(f"  and {len(reasons) - _SHOWN} more reasons; the report has all of them")
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("arm, at its worst", no_wrap=True)
-    for name in ("trials", "unspent", "bound slack", "CHARGED_MAX", "exhausted", "over", "clean pairs"):
+    for name in ("trials", "unspent", "bound slack", "CHARGED_MAX", "refused", "over", "clean pairs"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in dict.fromkeys(facts.arm for facts in audit.arms):
         table.add_row(*(Text(text) for text in _terminal_row(audit, arm)))
@@ -160,7 +163,7 @@ def _terminal_row(audit: Audit, arm: Arm) -> tuple[str, ...]:
         percent(_most(facts.unspent for facts in found)),
         percent(_most(facts.slack for facts in found)),
         percent(_most(facts.charged_max for facts in found)),
-        percent(_most(facts.exhausted for facts in found)),
+        percent(_most(facts.refused for facts in found)),
         "yes" if any(facts.over for facts in found) else "no",
         f"{sum(pair.clean for pair in pairs)}/{len(pairs)}",
     )
@@ -172,6 +175,7 @@ def _facts(group: pl.DataFrame) -> ArmFacts:
     settled = group.select(
         usd=(pl.col("pico_usd") - pl.col("charged_max_pico_usd")).mean() / PICO,
         tokens=(pl.col("tokens") - pl.col("charged_max_tokens")).mean(),
+        refused=(pl.col("refusals") > 0).mean(),
         exhausted=(pl.col("status") == "exhausted").mean(),
         unspent=pl.col("unspent").mean(),
     ).row(0, named=True)
@@ -189,6 +193,7 @@ def _facts(group: pl.DataFrame) -> ArmFacts:
         unspent=settled["unspent"],
         slack=_most(_of_cap(group, "slack", name) for name in _BOUNDED),
         charged_max=_most(_of_cap(group, "charged_max", name) for name in _BOUNDED),
+        refused=settled["refused"],
         exhausted=settled["exhausted"],
         over={name: units for name, units in over.items() if units},
     )

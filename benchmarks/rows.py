@@ -32,7 +32,7 @@ def trial_row(trial: Trial, result: RunResult, experiment: str, prices: str) -> 
     spec, total = trial.spec, result.spend.total
     spent = {"tokens": total.tokens, "pico_usd": total.pico_usd, "calls": total.calls, "tool_calls": total.tool_calls}
     caps = dict(zip(spec.budget.dimensions, spec.budget.caps, strict=True))
-    metrics = ("charged_max_tokens", "charged_max_pico_usd", "slack_tokens", "slack_pico_usd")
+    metrics = ("charged_max_tokens", "charged_max_pico_usd", "slack_tokens", "slack_pico_usd", "refusals")
     return {
         "experiment": experiment,
         "family": spec.task.family or "tasks",

@@ -38,6 +38,7 @@ TRIAL_COLUMNS: dict[str, type[pl.DataType]] = {
     "seconds": pl.Float64,
     **{f"over_{dimension}": pl.Int64 for dimension in BASE_DIMENSIONS},
     **dict.fromkeys(("charged_max_tokens", "charged_max_pico_usd", "slack_tokens", "slack_pico_usd"), pl.Int64),
+    "refusals": pl.Int64,
     "deterministic": pl.String,
     "disturbed": pl.Boolean,
     **dict.fromkeys(("prices", "kind"), pl.String),
@@ -66,8 +67,13 @@ def checked(trials: pl.DataFrame) -> pl.DataFrame:
         ConfigError: a column is missing, or there is no trial.
     """
     missing = [name for name in TRIAL_COLUMNS if name not in trials.columns]
-    if missing or trials.is_empty():
-        raise ConfigError(f"no table without trials and their columns; missing: {', '.join(missing) or 'the trials'}")
+    if missing:
+        raise ConfigError(
+            f"no table without the columns of trials; missing: {', '.join(missing)}; what another version of Ostrom wrote "
+            "is written anew by the same `ostrom sweep` with --fork"
+        )
+    if trials.is_empty():
+        raise ConfigError("no table without trials; there is none")
     typed = trials.select(pl.col(name).cast(kind) for name, kind in TRIAL_COLUMNS.items())
     return typed.sort(_SORT_KEY, nulls_last=True)
 
@@ -75,9 +81,10 @@ def checked(trials: pl.DataFrame) -> pl.DataFrame:
 def canonical(trials: pl.DataFrame) -> pl.DataFrame:
     """The checked trials without anything a clock, a host or a process left in them.
 
-    `seconds` goes too: it is wall-clock time in live runs.
+    `seconds` goes too: it is wall-clock time in live runs. So does `refusals`, which says how a run came to its end and not
+    what came out: digests that were noted before it was counted still name the same trials.
     """
-    return checked(trials).drop("seconds")
+    return checked(trials).drop("seconds", "refusals")
 
 
 def canonical_sha256(trials: pl.DataFrame) -> str:
@@ -112,8 +119,9 @@ def cells(trials: pl.DataFrame) -> pl.DataFrame:
 
     Rows come by family (the pooled ones last, if there are several families), budget, topology (`Single(fill)` first, sizes
     in numerical order) and model. `success` with `low` and `high` is the mean of `solved` with its 95 % interval, clustered
-    by task. Spend is in dollars and tokens a trial; `exhausted`, `deadline`, `failed` (cancelled included) and `unspent` are
-    shares; `over_trials` counts trials that passed any limit.
+    by task. Spend is in dollars and tokens a trial; `refused`, `exhausted`, `deadline`, `failed` (cancelled included) and
+    `unspent` are shares; `over_trials` counts trials that passed any limit. A trial is refused where the budget did not cover
+    something that was asked of an agent: whether it then ends exhausted hangs on what its topology does without that reply.
     """
     rows = scored(trials)
     facts = rows.group_by(CELL).agg(
@@ -123,6 +131,7 @@ def cells(trials: pl.DataFrame) -> pl.DataFrame:
         (pl.col("pico_usd").median() / PICO).alias("median_usd"),
         pl.col("tokens").mean().alias("mean_tokens"),
         pl.col("tokens").median().alias("median_tokens"),
+        (pl.col("refusals") > 0).mean().alias("refused"),
         (pl.col("status") == "exhausted").mean().alias("exhausted"),
         (pl.col("status") == "deadline").mean().alias("deadline"),
         pl.col("status").is_in(["failed", "cancelled"]).mean().alias("failed"),
@@ -187,10 +196,11 @@ def terminal_table(cells: pl.DataFrame, label: str, width: int = 120) -> Rendera
         cells: what `cells` returned. The best success of each table is bold.
         label: what the figures rest on, such as "simulated, matched"; it stands in every title.
         width: columns of the terminal. Where it is too narrow for all, tokens and late/failed are left out whole, since a
-            terminal would cut figures in the middle.
+            terminal would cut figures in the middle. Of refused and exhausted only the first, which means the same in all
+            arms, has room.
     """
     names = {name: max(map(len, cells[name])) for name in ("topology", "model")}
-    figures = {"success [95 %]": 17, "$": 9, "tokens": 7, "unspent": 7, "exhausted": 9, "late/failed": 11, "over": 4}
+    figures = {"success [95 %]": 17, "$": 9, "tokens": 7, "unspent": 7, "refused": 7, "late/failed": 11, "over": 4}
     if sum(names.values()) + sum(figures.values()) + len(names | figures) > width:
         figures = {name: wide for name, wide in figures.items() if name not in {"tokens", "late/failed"}}
     tables = []
@@ -217,7 +227,7 @@ def _figures(row: dict[str, Any]) -> dict[str, str]:
         "$": dollars(row["mean_usd"]),
         "tokens": count(row["mean_tokens"]),
         "unspent": percent(row["unspent"]),
-        "exhausted": percent(row["exhausted"]),
+        "refused": percent(row["refused"]),
         "late/failed": percent(row["deadline"] + row["failed"]),
         "over": count(row["over_trials"]),
     }

@@ -72,6 +72,7 @@ def _trial(topology: str, model: str, budget: str, task: str, seed: int, rank: i
         **dict.fromkeys(("over_tokens", "over_pico_usd", "over_calls", "over_tool_calls"), 0),
         **dict.fromkeys(("charged_max_tokens", "charged_max_pico_usd", "slack_tokens"), 0),
         "slack_pico_usd": cap // 400,
+        "refusals": int(status == "exhausted" or topology == "Single(fill)"),
         "deterministic": "D1",
         "disturbed": False,
         "prices": "5f" * 32,

@@ -101,6 +101,25 @@ def test_ends_and_money_left_over_are_reported_and_not_judged(clean: pl.DataFram
     assert star.limits == ("$0.0004, 30 tool calls, 120 s",)
 
 
+def test_the_budget_bound_an_arm_whose_runs_were_refused_and_completed_all_the_same(clean: pl.DataFrame) -> None:
+    """Star asks its verifier after a refusal and is completed; another team ends exhausted where it had no more to ask."""
+    ends = pl.when(STAR).then(pl.lit("completed")).otherwise(pl.lit("exhausted"))
+    seen = audit(clean.with_columns(status=ends, refusals=pl.lit(2)), "cap")
+    lines = printed(seen).splitlines()
+
+    assert {facts.arm.topology: (facts.refused, facts.exhausted) for facts in seen.arms} == {
+        "Single(fill)": (1.0, 1.0),
+        "Chain(3)": (1.0, 1.0),
+        "Star(4)": (1.0, 0.0),
+    }
+    assert seen.matched
+    [head] = [line for line in lines if "bound slack" in line]
+    [star] = [line for line in lines if line.lstrip().startswith("Star(4)")]
+    assert "refused" in head
+    assert "exhausted" not in head
+    assert star[: head.index("refused") + len("refused")].endswith("100 %")
+
+
 def test_what_is_charged_at_the_bound_is_not_settled(clean: pl.DataFrame) -> None:
     star = audit(clean.with_columns(charged_max_pico_usd="pico_usd", charged_max_tokens="tokens"), "cap").arms[-1]
 

@@ -39,7 +39,7 @@ def printed(cells: pl.DataFrame, label: str = "simulated, matched", width: int =
 
 def test_the_digest_does_not_depend_on_row_order_clock_or_further_columns(trials: pl.DataFrame) -> None:
     disturbed = trials.sample(fraction=1.0, shuffle=True, seed=3).with_columns(
-        seconds=pl.lit(9.75), host=pl.lit("h2"), pid=pl.lit(17)
+        seconds=pl.lit(9.75), refusals=pl.lit(5), host=pl.lit("h2"), pid=pl.lit(17)
     )
 
     assert canonical_sha256(disturbed) == canonical_sha256(trials)
@@ -70,7 +70,7 @@ def test_a_column_of_nothing_has_the_digest_of_a_typed_column_of_nothing(trials:
 def test_missing_columns_are_named(trials: pl.DataFrame) -> None:
     with pytest.raises(ConfigError, match=r"missing: seed, reason"):
         cells(trials.drop("reason", "seed"))
-    with pytest.raises(ConfigError, match="missing: the trials"):
+    with pytest.raises(ConfigError, match="no table without trials"):
         cells(trials.clear())
 
 
@@ -135,6 +135,25 @@ def test_shares_and_overspend_are_counted(make_trials: Make) -> None:
     assert (row["exhausted"], row["deadline"], row["failed"]) == (0.125, 0.0, 0.125)
     assert (row["over_trials"], row["over_tokens_max"], row["over_tokens_total"]) == (2, 7, 10)
     assert row["unspent"] == pytest.approx(0.1), "calls are nearer to their end than dollars"
+
+
+def test_a_run_that_went_on_after_a_refusal_counts_as_refused_and_not_as_exhausted(make_trials: Make) -> None:
+    mended, ended = ((pl.col("task") == f"companies-00{i}") & (pl.col("seed") == 0) for i in (0, 1))
+    trials = small(make_trials).with_columns(
+        status=pl.when(ended).then(pl.lit("exhausted")).otherwise(pl.lit("completed")),
+        refusals=pl.when(mended).then(3).when(ended).then(1).otherwise(0),
+    )
+    row = cells(trials).row(0, named=True)
+    [head] = [line for line in printed(cells(trials)).splitlines() if "unspent" in line]
+
+    assert (row["refused"], row["exhausted"]) == (0.25, 0.125)
+    assert "refused" in head
+    assert "exhausted" not in head, "there is room for one of the two"
+
+
+def test_a_table_of_trials_from_before_a_column_is_told_how_it_is_written_anew(trials: pl.DataFrame) -> None:
+    with pytest.raises(ConfigError, match=r"missing: refusals; .*ostrom sweep.*--fork"):
+        cells(trials.drop("refusals"))
 
 
 def test_without_caps_nothing_is_unspent(make_trials: Make) -> None:
