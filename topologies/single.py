@@ -7,7 +7,7 @@ from runtime.errors import BudgetExceeded
 from runtime.messages import Report
 from runtime.protocols import Outcome, Router, Team
 from runtime.task import Task
-from topologies.base import Topology, giving
+from topologies.base import Topology, check_member, giving
 
 FILL_TOKENS = 600
 """Effort of one repetition of `Single(fill=True)`: enough for a whole task, and small enough that budgets buy several."""
@@ -33,7 +33,9 @@ class Single(Topology):
         model: str | Router | None = None,
     ) -> None:
         usual = "Single(fill)" if fill else "Single"
-        agent = (agent or Agent("executor")).filled(model)
+        agent = agent or Agent("executor")
+        check_member(f"{usual}: agent", agent)
+        agent = agent.filled(model)
         super().__init__(name or usual, {"agent": giving("report", usual, agent) if fill else agent})
         self.fill = fill
         if fill:

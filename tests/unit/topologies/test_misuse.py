@@ -20,6 +20,7 @@ BUILDS: list[tuple[Callable[[], Any], str]] = [
     (lambda: Chain([Single]), "Chain: executor: <class '.*Single'> is neither an Agent nor a topology"),  # type: ignore[list-item]
     (lambda: Star(planner="large"), "Star: planner: 'large' is neither an Agent nor a topology"),  # type: ignore[arg-type]
     (lambda: Hybrid(2, verifier="large"), "Hybrid: verifier: 'large' is neither an Agent nor a topology"),  # type: ignore[arg-type]
+    (lambda: Single("small"), "Single: agent: 'small' is neither an Agent nor a topology"),  # type: ignore[arg-type]
     (lambda: Graph({"a": "x"}, []), "graph: a: 'x' is neither an Agent nor a topology"),
     (lambda: Graph({"a": [1]}, []), "graph: a: 1 is neither an Agent nor a topology"),  # type: ignore[list-item]
     (lambda: Topology("own", {"a": 1}), "own: a: 1 is neither an Agent nor a topology"),  # type: ignore[dict-item]
