@@ -10,6 +10,7 @@ from itertools import groupby
 import orjson
 import polars as pl
 
+from benchmarks.metrics.runs import floored
 from benchmarks.plan import Definition, Plan, Trial
 from benchmarks.report import Manifest
 from benchmarks.rows import calls_frame, trial_row, trials_frame
@@ -139,6 +140,7 @@ class Sweep:
             seeds=list(self.experiment.seeds),
             planned=len(self.plan.trials),
             finished=len(self.results),
+            floored=floored(attempt for result in self.results.values() for attempt in result.attempts),
             sha256=canonical_sha256(self.trials()),
         )
 

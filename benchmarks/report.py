@@ -61,6 +61,8 @@ class Manifest(TypedDict):
     """Trials the experiment has."""
     finished: int
     """Trials that have a result."""
+    floored: Mapping[str, int]
+    """Model to calls charged by our own count (see `metrics.runs.floored`); without those that have none."""
     sha256: str
     """Of the canonical table, as it was when the trials were written."""
 

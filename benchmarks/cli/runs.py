@@ -12,7 +12,7 @@ from benchmarks.cli.books import print_books
 from benchmarks.cli.identity import Identities, Identity, note_run
 from benchmarks.cli.operate import bank_in
 from benchmarks.cli.shorthand import TASKS, TOPOLOGIES, check_tools, tasks_of, team_of, tool_calls_of
-from benchmarks.metrics.runs import critical_path, parallelism
+from benchmarks.metrics.runs import critical_path, floored, parallelism
 from benchmarks.metrics.trace import trace_of
 from benchmarks.sequence import sequence as sequence_of
 from benchmarks.tables import Arm, plain
@@ -142,9 +142,12 @@ def _did(result: RunResult) -> str:
     text = f"work    {turns:,} turns, {messages:,} messages; critical path {seconds:,.1f} s over {calls:,} calls"
     if at_a_time is not None:
         text += f"; {at_a_time:.2f} calls at a time"
-    if result.virtual:
-        return text
-    return f"{text}\ntime    {result.working_s:,.1f} s in calls, {result.waiting_s:,.1f} s waiting for a place at an endpoint"
+    if not result.virtual:
+        text += f"\ntime    {result.working_s:,.1f} s in calls, {result.waiting_s:,.1f} s waiting for a place at an endpoint"
+    counted = [f"{plain(model)}: {n:,} call{'' if n == 1 else 's'}" for model, n in floored(trace.attempts).items()]
+    if counted:
+        text += f"\ncount   {', '.join(counted)} charged by our own count: the endpoint told less than it provably sent"
+    return text
 
 
 @app.command(

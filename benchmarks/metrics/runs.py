@@ -6,13 +6,14 @@ All are None where they mean nothing (no second agent, no checker, no mail), and
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import polars as pl
 
 from benchmarks.metrics.trace import Reply, Trace, all_units, trace_of, units_of
+from runtime.journal import Attempt
 from runtime.messages import Plan, Report
 from runtime.result import RunResult
 from runtime.task import Task
@@ -81,6 +82,14 @@ def metrics_of(result: RunResult, task: Task | None = None, trace: Trace | None 
         "misread": _misread(trace),
         "first_right": [bool(reply.right) for reply in sorted(trace.first, key=lambda reply: reply.seat)],
     }
+
+
+def floored(attempts: Iterable[Attempt]) -> dict[str, int]:
+    """How many calls of each model were charged by our own count, because its endpoint told less than it provably sent.
+
+    What it told is not kept, so the gap is not known; the true figure may lie above our count.
+    """
+    return dict(sorted(Counter(attempt.model for attempt in attempts if attempt.floored).items()))
 
 
 def metrics_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

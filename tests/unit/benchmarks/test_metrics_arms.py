@@ -112,7 +112,7 @@ def test_the_report_says_what_the_teams_did_and_shows_a_run(make_trials: Make) -
     trials, runs, channels = played(make_trials, "Single", "Star(4)")
     manifest = Manifest(
         name="x", created="", revision="", versions={}, priced_by={}, match="cap", kind="simulated", command="", seeds=[0],
-        planned=16, finished=16, sha256="",
+        planned=16, finished=16, floored={}, sha256="",
     )  # fmt: skip
     svg = '<svg xmlns="http://www.w3.org/2000/svg"><title>a run</title></svg>'
     html = render(trials, manifest, {}, arm_metrics(trials, runs, channels), {"Star(4)": svg})

@@ -35,6 +35,7 @@ def manifest_of(trials: pl.DataFrame) -> Manifest:
         seeds=[0, 1],
         planned=trials.height,
         finished=trials.height,
+        floored={},
         sha256=canonical_sha256(trials),
     )
 
