@@ -18,7 +18,7 @@ from runtime.budget import Amounts
 from runtime.clock import Clock, on_grid_s
 from runtime.errors import BudgetExceeded, OrchestrationError, RunHalted
 from runtime.journal import Attempt, in_order
-from runtime.messages import Refusal
+from runtime.messages import Failure, Refusal
 from runtime.models.base import ChatModel
 from runtime.models.endpoints.visit import Lent
 from runtime.nesting import RUN_SCOPE
@@ -148,6 +148,8 @@ class Run:
                 if isinstance(outcome, Refusal):
                     refused = BudgetExceeded(outcome.scope, outcome.dimension, outcome.need, outcome.left)
                     ending.status, ending.reason = "exhausted", f"{outcome.seat}: {refused}"
+                elif isinstance(outcome, Failure):
+                    ending.status, ending.reason = "failed", f"{outcome.seat}: {outcome.error}"
                 elif not isinstance(outcome, Outcome):
                     kind = type(outcome).__name__
                     ending.status, ending.reason = "failed", f"{where} returned a {kind}, which is no answer"
@@ -232,6 +234,7 @@ class Run:
             "turns": sum(a.kind == "work" for a in attempts),
             "messages": team.tally.messages,
             "refusals": len(team.tally.refusals),
+            "failures": len(team.tally.failures),
             "shrunk": sum(a.max_tokens < a.wanted_tokens for a in attempts),
             "charged_max_tokens": sum(a.held_tokens for a in attempts if a.state == "charged_max"),
             "charged_max_pico_usd": sum(a.held_pico_usd for a in attempts if a.state == "charged_max"),

@@ -9,8 +9,16 @@ from runtime.agents.blocks import clip, mail_text, shortened, too_long
 from runtime.agents.context import Content, content_of
 from runtime.agents.loop import Desk, Place, Turn
 from runtime.boundary import contained, containing
-from runtime.errors import AgentFailed, BudgetExceeded, ConfigError, NoChannel, OrchestrationError, UnknownSeat
-from runtime.messages import Delivered, Lost, Message, Part, Refusal, Report, Shortened, lost_seat
+from runtime.errors import (
+    AgentFailed,
+    BudgetExceeded,
+    ConfigError,
+    ModelError,
+    NoChannel,
+    OrchestrationError,
+    UnknownSeat,
+)
+from runtime.messages import Delivered, Failure, Lost, Message, Part, Refusal, Report, Shortened, lost_seat
 from runtime.nesting import Wiring
 from runtime.outcome import text_of
 from runtime.protocols import OUTSIDE, Mailable, Outcome, Topology
@@ -24,10 +32,17 @@ class Tally:
 
     refusals: list[Refusal] = field(default_factory=list)
     """Every refusal, in the order they came."""
+    failures: list[OrchestrationError] = field(default_factory=list)
+    """What seats failed of, each once."""
     messages: int = 0
     """Mails delivered along channels; what comes from the task does not count."""
     busy: set[str] = field(default_factory=set)
     """Seats that are answering right now."""
+
+    def failed(self, error: OrchestrationError) -> None:
+        """Note a failure, which may come through several seats on its way up."""
+        if not any(error is known for known in self.failures):
+            self.failures.append(error)
 
 
 class RunTeam:
@@ -85,6 +100,9 @@ class RunTeam:
                     return await self._turn(path, content, finish).answer()
             except BudgetExceeded as error:
                 self.tally.refusals.append(Refusal(path, *error.args))
+                raise
+            except (ModelError, AgentFailed) as error:
+                self.tally.failed(error)
                 raise
         finally:
             self.tally.busy.discard(path)
@@ -165,6 +183,8 @@ class RunTeam:
             outcome = await contained(f"topology {topology.name}", topology.solve, content.task, team)
         except OrchestrationError as error:
             outcome = lost_seat(path, error)
+            if isinstance(outcome, Failure):
+                self.tally.failed(error)
         answer = text_of(team.offered if isinstance(outcome, Lost) else outcome)
         if answer is None:
             if isinstance(outcome, Lost):

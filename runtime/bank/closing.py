@@ -48,6 +48,7 @@ def _metrics(attempts: Sequence[Attempt]) -> dict[str, float]:
     return {
         "turns": sum(a.kind == "work" for a in attempts),
         "refusals": 0,
+        "failures": 0,
         "shrunk": sum(a.max_tokens < a.wanted_tokens for a in attempts),
         "charged_max_tokens": sum(a.held_tokens for a in lost),
         "charged_max_pico_usd": sum(a.held_pico_usd for a in lost),

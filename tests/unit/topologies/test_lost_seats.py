@@ -84,6 +84,8 @@ def test_what_the_others_were_paid_for_is_answered_with(topology: Topology, stat
 
     assert (result.status, result.answer, result.correct) == (status, "42", True)
     assert result.reason == ("" if status == "completed" else "bad: refused with 400: context too long")
+    asked = 2 if isinstance(topology, Mesh) else 1
+    assert result.metrics["failures"] == asked, "each time it is asked, and once however far up it is felt"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,9 @@ def test_of_several_failures_the_first_in_the_order_of_seats_is_the_reason(order
 def test_a_mistake_in_a_models_own_code_costs_no_siblings_report_either() -> None:
     alone = run(Independent(team("broken", "broken")))
 
-    assert run(Star(team(None, "broken"))).answer == "42"
+    star = run(Star(team(None, "broken")))
+
+    assert (star.answer, star.metrics["failures"]) == ("42", 1)
     assert (alone.status, alone.reason) == ("failed", "seat agent[0] raised LookupError: no such thing")
 
 
@@ -154,6 +158,8 @@ class Asks(Topology):
             return await team.ask("v", bundle([reply for reply in replies if isinstance(reply, Report)]))
         if self.then == "no channel":
             await team.ask_all([("b", task), ("v", bundle(replies[1:2]))])
+        if self.then == "returned":
+            return replies[0]  # type: ignore[return-value]
         return await team.ask("v", bundle(replies))
 
 
@@ -163,6 +169,7 @@ class Asks(Topology):
         ("heard", "completed", ""),
         ("bundled", "failed", "bad: refused with 400: context too long"),
         ("no channel", "failed", str(NoChannel("a", "v"))),
+        ("returned", "failed", "b: bad: refused with 400: context too long"),
     ],
 )
 def test_a_topology_of_ones_own_hears_the_others_and_no_failure_is_a_mail(then: str, status: str, reason: str) -> None:
