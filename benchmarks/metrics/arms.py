@@ -8,9 +8,10 @@ import polars as pl
 
 from benchmarks.metrics.channels import fidelity
 from benchmarks.metrics.correlation import Votes, error_correlation, error_correlation_within, information_gain
-from benchmarks.metrics.jackknife import Estimate, Floats, jackknife, ratio
+from benchmarks.metrics.jackknife import Estimate, Floats, jackknife, ratio, share
 from benchmarks.statistics import interval
 from benchmarks.tables import CELL, SINGLE, in_order, scored
+from topologies.drawing import role
 
 ONCE = "Single"
 """Topology of one agent that answers once."""
@@ -21,6 +22,12 @@ MEASURES = (
     *("rho", "rho_within", "gain", "unclipped", "gamma", "transfer"),
 )
 """Measures of an arm; each has columns `_low` and `_high` beside it."""
+ROLE: dict[str, type[pl.DataType]] = {
+    "role": pl.String,
+    **dict.fromkeys(("replies", "scored", "right"), pl.Int64),
+    **dict.fromkeys(("share", "share_low", "share_high"), pl.Float64),
+}
+"""Fields of one entry of the column `roles`."""
 
 
 def arm_metrics(
@@ -45,6 +52,8 @@ def arm_metrics(
     - per_ktok: solved runs per 1,000 tokens, sum over sum.
     - rho, rho_within, gain: see `correlation`; from first answers to the whole task, so None for teams that cut it up.
     - unclipped, gamma, transfer: see `channels`, over all channels of the arm.
+    - roles: what the agents of each role got right, a list with an entry per role (`executor` for all of `executor[…]`): replies,
+      scored and right as in `runs.metrics_of`, and share = right / scored with its interval, None where none was scored.
     """
     rows = scored(trials).join(metrics, on="address", how="inner")
     against = reference(trials) if against is None else against
@@ -56,10 +65,10 @@ def arm_metrics(
         same = firsts.filter(*(pl.col(name) == cell[name] for name in ("family", "budget_rank", "budget", "model")))
         measured = _alone(group) | _against(group, same) | _votes(group)
         measured |= _mailed(group.select("address", "cluster").join(mails, on="address", how="inner"))
-        found.append(cell | {"n": group.height} | _flat(measured))
+        found.append(cell | {"n": group.height} | _flat(measured) | {"roles": _roles(group)})
     bounds = [f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")]
     schema: dict[str, pl.DataType] = {name: rows.schema[name] for name in CELL}
-    schema |= {"n": pl.Int64(), **dict.fromkeys(bounds, pl.Float64())}
+    schema |= {"n": pl.Int64(), **dict.fromkeys(bounds, pl.Float64()), "roles": pl.List(pl.Struct(ROLE))}
     return in_order(pl.DataFrame(found, schema=schema))
 
 
@@ -127,6 +136,20 @@ def _votes(group: pl.DataFrame) -> dict[str, Estimate | None]:
         "rho_within": error_correlation_within(teams) if teams else None,
         "gain": information_gain(teams, after) if teams else None,
     }
+
+
+def _roles(group: pl.DataFrame) -> list[dict[str, Any]]:
+    by_role: dict[str, list[tuple[object, Mapping[str, Any]]]] = {}
+    for task, agents in group.select("cluster", "agents").iter_rows():
+        for agent in agents or ():
+            by_role.setdefault(role(agent["seat"]), []).append((task, agent))
+    found = []
+    for name, rows in by_role.items():
+        counts = {what: [agent[what] for _, agent in rows] for what in ("replies", "scored", "right")}
+        right = share(counts["right"], counts["scored"], [task for task, _ in rows])
+        totals = {what: sum(each) for what, each in counts.items()}
+        found.append({"role": name} | totals | _flat({"share": right}))
+    return found
 
 
 def _mailed(rows: pl.DataFrame) -> dict[str, Estimate | None]:

@@ -6,12 +6,10 @@ Reports and verdicts only; a plan travels in parts, and a part is neither right 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import polars as pl
 
-from benchmarks.metrics.jackknife import Estimate, jackknife, ratio
+from benchmarks.metrics.jackknife import Estimate, jackknife, ratio, share
 from benchmarks.metrics.trace import Trace
-from benchmarks.statistics import interval
 from runtime.agents.blocks import clip, mail_block, read_blocks, shortened
 from runtime.messages import Plan, Report, Verdict
 from runtime.task import last_number
@@ -81,25 +79,14 @@ def fidelity(rows: pl.DataFrame, level: float = 0.95) -> Fidelity:
     the wire alone, `transfer` that of the wire with its reader, who may mend or spoil what he reads.
     """
     cluster = rows["cluster"].to_list()
-    whole = _share(rows["whole"], rows["mails"], cluster, level)
-    kept = _share((rows["kept"] + rows["relayed"]) // 2, rows["relayed"], cluster, level)
+    whole = share(rows["whole"], rows["mails"], cluster, level)
+    kept = share((rows["kept"] + rows["relayed"]) // 2, rows["relayed"], cluster, level)
     sums = rows.group_by("cluster").agg(pl.col("arrived", "sent").sum()).select("arrived", "sent").to_numpy()
     full = int(rows["arrived"].sum()) == int(rows["sent"].sum())
     gamma = (
-        _signed(_share(rows["arrived"], rows["sent"], cluster, level)) if full else jackknife(sums, ratio, level=level)
+        _signed(share(rows["arrived"], rows["sent"], cluster, level)) if full else jackknife(sums, ratio, level=level)
     )
     return Fidelity(int(rows["mails"].sum()), whole, gamma, _signed(kept))
-
-
-def _share(hits: pl.Series, of: pl.Series, clusters: Sequence[object], level: float) -> Estimate | None:
-    """Share of hits with its Wilson interval, clustered."""
-    n = of.to_numpy()
-    if not n.sum():
-        return None
-    yes = np.stack([hits.to_numpy(), n - hits.to_numpy()], axis=1).ravel()
-    values = np.repeat(np.tile([1.0, 0.0], len(n)), yes)
-    seen = interval(values, np.repeat(np.asarray(clusters, dtype=object), n).tolist(), level)
-    return Estimate(seen.mean, seen.low, seen.high, seen.clusters)
 
 
 def _signed(share: Estimate | None) -> Estimate | None:

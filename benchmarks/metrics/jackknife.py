@@ -1,11 +1,13 @@
-"""Owns the interval of figures made of sums over clusters, such as ratios and correlations: leave one cluster out in turn."""
+"""Owns figures with intervals made of sums: shares, and what has no closed form, such as ratios, by leaving out clusters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
+
+from benchmarks.statistics import interval
 
 Floats = NDArray[np.float64]
 Figure = Callable[[Floats], Floats]
@@ -51,6 +53,25 @@ def jackknife(sums: ArrayLike, figure: Figure, *, level: float = 0.95, bend: boo
     half = float(stdtrit(n - 1, (1 + level) / 2)) * float(np.sqrt((n - 1) / n * ((around - around.mean()) ** 2).sum()))
     low, high = float(middle) - half, float(middle) + half
     return Estimate(value, float(np.tanh(low)), float(np.tanh(high)), n) if bend else Estimate(value, low, high, n)
+
+
+def share(hits: ArrayLike, of: ArrayLike, clusters: Sequence[object], level: float = 0.95) -> Estimate | None:
+    """Share of hits, with the interval of `statistics.interval`.
+
+    Args:
+        hits: how many there are in each row.
+        of: how many there could be in it.
+        clusters: the cluster of each row, usually its task.
+
+    Returns:
+        None where there could be none.
+    """
+    yes, n = np.asarray(hits, dtype=np.int64), np.asarray(of, dtype=np.int64)
+    if not n.sum():
+        return None
+    values = np.repeat(np.tile([1.0, 0.0], len(n)), np.stack([yes, n - yes], axis=1).ravel())
+    seen = interval(values, np.repeat(np.asarray(clusters, dtype=object), n).tolist(), level)
+    return Estimate(seen.mean, seen.low, seen.high, seen.clusters)
 
 
 def ratio(sums: Floats) -> Floats:

@@ -28,6 +28,7 @@ METRIC_COLUMNS: dict[str, type[pl.DataType] | pl.DataType] = {
     **dict.fromkeys(("scored", "wrong", "born"), pl.Int64),
     **dict.fromkeys(("drift", "omission", "contradiction", "unread", "misread"), pl.Float64),
     "first_right": pl.List(pl.Boolean),
+    "agents": pl.List(pl.Struct({"seat": pl.String, **dict.fromkeys(("replies", "scored", "right"), pl.Int64)})),
 }
 """Columns of the table of metrics, one row per run; what they mean stands at `metrics_of`."""
 
@@ -56,6 +57,10 @@ def metrics_of(result: RunResult, task: Task | None = None, trace: Trace | None 
     - misread: of the replies that only had to put together what they read (right, and all that was asked), the share that is
       wrong. Needs a family with units.
     - first_right: correctness of the answers to the whole task that were given before any mail was read, one per seat.
+    - agents: for each seat, in the order of their first replies, its readable replies, how many of them are known to be right
+      or wrong, and how many are right. Who was asked for the whole task is held against its checker; who was asked for a part,
+      against the part, where the family can tell what is right for one and the reply says which units it is about. Plans are
+      neither right nor wrong.
     """
     trace = trace_of(result, task) if trace is None else trace
     turns = sum(a.kind == "work" for a in trace.attempts)
@@ -81,6 +86,7 @@ def metrics_of(result: RunResult, task: Task | None = None, trace: Trace | None 
         "unread": _unread(trace),
         "misread": _misread(trace),
         "first_right": [bool(reply.right) for reply in sorted(trace.first, key=lambda reply: reply.seat)],
+        "agents": _agents(trace),
     }
 
 
@@ -129,6 +135,21 @@ def _cosine(a: Counter[str], a_length: float, b: Counter[str], b_length: float) 
         a, b = b, a
     # Rounding must not make two equal texts more than equal.
     return min(1.0, sum(n * b[word] for word, n in a.items() if word in b) / (a_length * b_length))
+
+
+def _agents(trace: Trace) -> list[dict[str, Any]]:
+    by_seat: dict[str, list[Reply]] = {}
+    for reply in trace.replies:
+        by_seat.setdefault(reply.seat, []).append(reply)
+    return [
+        {
+            "seat": seat,
+            "replies": len(replies),
+            "scored": sum(reply.right is not None for reply in replies),
+            "right": sum(reply.right is True for reply in replies),
+        }
+        for seat, replies in by_seat.items()
+    ]
 
 
 def _words(reply: Reply) -> str:

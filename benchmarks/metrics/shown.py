@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from benchmarks.metrics.arms import reference
+from benchmarks.metrics.trace import SOLVERS
 from benchmarks.tables import POOLED
 
 
@@ -52,6 +53,10 @@ class Shown(NamedTuple):
     against: str
     tables: list[tuple[str, list[str], list[list[str]]]]
     """Caption, heads after topology and model, rows."""
+    roles: list[dict[str, Any]]
+    """A row per arm and role, with what its agents got right: topology, model and the fields of `arms.ROLE`."""
+    judging: str
+    """Families that can tell what is right for a part of a task."""
 
 
 def shown(trials: pl.DataFrame, teams: pl.DataFrame) -> Shown | None:
@@ -70,7 +75,8 @@ def shown(trials: pl.DataFrame, teams: pl.DataFrame) -> Shown | None:
             for row in rows.iter_rows(named=True)
         ]
         tables.append((f"{caption}: {where}", [column.head for column in used], written))
-    return Shown(where, reference(trials), tables)
+    roles = rows.select("topology", "model", "roles").explode("roles").drop_nulls("roles").unnest("roles")
+    return Shown(where, reference(trials), tables, roles.to_dicts(), " and ".join(solver.family for solver in SOLVERS))
 
 
 def _written(row: Mapping[str, Any], column: Column) -> str:

@@ -84,6 +84,37 @@ def test_an_error_is_born_once_and_carried_on() -> None:
     assert seen["misread"] is None, "whoever read a wrong mail did not misread a right one"
 
 
+def test_each_agent_is_held_against_what_it_was_asked_for() -> None:
+    """Executors against their lines, the verifier against the task; nobody can say what is right of a plan."""
+    agents = metrics_of(star(first_off=900_000), TASK)["agents"]
+
+    assert [tuple(agent.values()) for agent in agents] == [
+        ("planner", 1, 0, 0),
+        ("executor[0]", 1, 1, 0),
+        ("executor[1]", 1, 1, 1),
+        ("verifier", 1, 1, 1),
+    ]
+    assert list(agents[0]) == ["seat", "replies", "scored", "right"]
+
+
+def test_a_part_of_a_task_that_only_its_checker_knows_is_not_scored() -> None:
+    said = call("executor[0]", Report("6", "", "the first factor"), 1, 2, "planner")
+    whole = call("verifier", Verdict("accept", "42"), 2, 3, "executor[0]")
+    agents = metrics_of(run_of(call("planner", Plan((Part("factors"),)), 0, 1), said, whole), PLAIN)["agents"]
+
+    assert [tuple(agent.values()) for agent in agents] == [
+        ("planner", 1, 0, 0),
+        ("executor[0]", 1, 0, 0),
+        ("verifier", 1, 1, 1),
+    ]
+
+
+def test_every_reply_of_an_agent_counts() -> None:
+    result = run_of(*(call("a", Report(answer), i, i + 1, step=i) for i, answer in enumerate(("41", "42", "42"))))
+
+    assert metrics_of(result, PLAIN)["agents"] == [{"seat": "a", "replies": 3, "scored": 3, "right": 2}]
+
+
 def test_right_mails_put_together_wrongly_are_misread() -> None:
     seen = metrics_of(star(last_off=1), TASK)
 
@@ -225,4 +256,6 @@ def test_any_journal_has_measures_within_bounds_that_do_not_hang_on_names(drawn:
     renamed = [a._replace(seat=other[a.seat], senders=tuple(other[s] for s in a.senders)) for a in attempts]
     again = metrics_of(run_of(*renamed), PLAIN)
     assert sorted(again.pop("first_right")) == sorted(seen.pop("first_right"))
+    agents = {agent["seat"]: agent for agent in again.pop("agents")}
+    assert agents == {other[agent["seat"]]: agent | {"seat": other[agent["seat"]]} for agent in seen.pop("agents")}
     assert again == pytest.approx(seen)

@@ -1,5 +1,6 @@
 """What the measures of arms promise: ratios worked out by hand, the right arm to hold against, and honest gaps."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,18 @@ from benchmarks.metrics.channels import CHANNEL_COLUMNS, channels_frame
 from benchmarks.metrics.runs import METRIC_COLUMNS, metrics_frame
 from benchmarks.metrics.shown import shown
 from benchmarks.report import Manifest, render
+from benchmarks.statistics import interval
 from benchmarks.tables import SINGLE
 
 Make = Callable[..., pl.DataFrame]
 TURNS = {"Single": 2, "Star(4)": 6, SINGLE: 40}
+
+
+def manifest_of(n: int) -> Manifest:
+    return Manifest(
+        name="x", created="", revision="", versions={}, priced_by={}, match="cap", kind="simulated", command="", seeds=[0],
+        planned=n, finished=n, floored={}, sha256="",
+    )  # fmt: skip
 
 
 def played(make_trials: Make, *topologies: str) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
@@ -82,6 +91,69 @@ def test_agents_that_answer_alone_have_a_correlation_and_a_gain(make_trials: Mak
     assert row["gain"] is None, "one run of a task says nothing about its variance"
 
 
+def agents(*counts: tuple[str, int, int, int]) -> list[dict[str, Any]]:
+    return [dict(zip(("seat", "replies", "scored", "right"), of, strict=True)) for of in counts]
+
+
+def with_agents(make_trials: Make) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """In every second of eight tasks one of two executors is wrong, once; a planner is never scored."""
+    trials, runs, channels = played(make_trials, "Single", "Star(4)")
+    said = [
+        agents(("planner", 1, 0, 0), ("executor[0]", 2, 2, 2 - i % 2), ("executor[11]", 1, 1, 1)) if i > 7 else []
+        for i in range(16)
+    ]
+    return trials, runs.with_columns(agents=pl.Series(said, dtype=METRIC_COLUMNS["agents"])), channels
+
+
+def test_what_agents_got_right_is_told_by_arm_and_role(make_trials: Make) -> None:
+    table = arm_metrics(*with_agents(make_trials))
+    single, star = (table.filter(topology=topology).row(0, named=True)["roles"] for topology in ("Single", "Star(4)"))
+    rights = [right for i in range(8) for right in ((1, 1 - i % 2, 1))]
+    seen = interval(rights, [i // 3 for i in range(24)])
+
+    assert single == []
+    planner, executor = star
+    assert planner == {
+        "role": "planner",
+        "replies": 8,
+        "scored": 0,
+        "right": 0,
+        **dict.fromkeys(("share", "share_low", "share_high")),
+    }
+    assert (executor["role"], executor["replies"], executor["scored"], executor["right"]) == ("executor", 24, 24, 20)
+    assert (executor["share"], executor["share_low"], executor["share_high"]) == (seen.mean, seen.low, seen.high)
+
+
+def test_the_roles_of_an_arm_are_a_flat_table_in_two_words(make_trials: Make) -> None:
+    flat = arm_metrics(*with_agents(make_trials)).explode("roles").unnest("roles")
+
+    assert flat.filter(topology="Star(4)").select("role", "replies", "scored", "right").rows() == [
+        ("planner", 8, 0, 0),
+        ("executor", 24, 24, 20),
+    ]
+
+
+def test_the_report_says_what_each_role_got_right_and_what_is_not_known(make_trials: Make) -> None:
+    trials, runs, channels = with_agents(make_trials)
+    html = render(trials, manifest_of(16), {}, arm_metrics(trials, runs, channels))
+    table = html[html.index("Agents: companies, budget $0.0004 a run (simulated, matched)") :]
+    rows = [re.sub(r"<svg.*?</svg>", "", row) for row in re.findall(r"<tr><td.*?</tr>", table, re.DOTALL)[:2]]
+    cells = [[re.sub(r"\s+", " ", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+
+    assert [row[:6] for row in cells] == [
+        ["Star(4)", "small", "planner", "8", "0", "–"],
+        ["Star(4)", "small", "executor", "24", "24", "20"],
+    ]
+    assert cells[1][6].startswith(".83 [.")
+    assert "only the families companies and craft can tell" in html
+
+
+def test_without_replies_there_is_no_table_of_agents(make_trials: Make) -> None:
+    trials, runs, channels = played(make_trials, "Single", "Star(4)")
+
+    assert "Agents:" not in render(trials, manifest_of(16), {}, arm_metrics(trials, runs, channels))
+
+
 def test_channels_are_told_by_arm_and_role(make_trials: Make) -> None:
     trials, runs, _ = played(make_trials, "Star(4)")
     counts = (2, 1, 0, 2, 2, 2, 0)
@@ -110,12 +182,8 @@ def test_the_report_shows_what_there_is_at_the_largest_budget(make_trials: Make)
 
 def test_the_report_says_what_the_teams_did_and_shows_a_run(make_trials: Make) -> None:
     trials, runs, channels = played(make_trials, "Single", "Star(4)")
-    manifest = Manifest(
-        name="x", created="", revision="", versions={}, priced_by={}, match="cap", kind="simulated", command="", seeds=[0],
-        planned=16, finished=16, floored={}, sha256="",
-    )  # fmt: skip
     svg = '<svg xmlns="http://www.w3.org/2000/svg"><title>a run</title></svg>'
-    html = render(trials, manifest, {}, arm_metrics(trials, runs, channels), {"Star(4)": svg})
+    html = render(trials, manifest_of(16), {}, arm_metrics(trials, runs, channels), {"Star(4)": svg})
 
     assert html.index("Paired comparisons") < html.index("What the teams did</h2>") < html.index("Match audit</h2>")
     assert "Work: companies, budget $0.0004 a run (simulated, matched)" in html
