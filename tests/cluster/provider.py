@@ -264,6 +264,8 @@ class Books:
         states: dict[tuple[str, int], list[str]] = {}
         tokens: dict[tuple[str, int], int] = {}
         for entry in self._store.entries(run_id):
+            if entry.state == "unanswered":
+                continue  # about the work, and no attempt
             id, body = (entry.key, entry.try_), orjson.loads(entry.body)
             states.setdefault(id, []).append(entry.state)
             match entry.state:

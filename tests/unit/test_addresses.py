@@ -91,7 +91,7 @@ def test_whatever_changes_the_outcome_changes_the_address() -> None:
         "bidder": at(Star(2, verifier=Agent("verifier", model=StrategyAuction("m", "o")), model="m")),
         "prompt": at(Star(2, verifier=Agent("verifier", prompt="Be strict."), model="m")),
         "effort": at(Star(2, verifier=Agent("verifier", effort_tokens=99), model="m")),
-        "role": at(Star(2, verifier=Agent("judge"), model="m")),
+        "role": at(Star(2, verifier=Agent("executor"), model="m")),
         "pacing": at(priced(Star(2, model="m"), FixedPacing(300))),
         "pacing value": at(priced(Star(2, model="m"), FixedPacing(301))),
         "pacing setting": at(priced(Star(2, model="m"), EvenPacing(most_tokens=9))),
