@@ -42,7 +42,7 @@ from runtime.models.prefixes import Prefixes
 from runtime.models.probe import Unproved, prove
 from runtime.models.spec import LimitField
 from runtime.needs import chat_need, measure
-from runtime.order import NO_REPLY, NOT_DONE, Done, Order
+from runtime.order import INSIDE, NO_REPLY, NOT_DONE, Done, Order
 from runtime.protocols import Journal
 from runtime.trampoline import handover, nap_s
 from runtime.usage import Price, Usage
@@ -154,13 +154,17 @@ class Attempts:
 
         async def work(_: int) -> Done:
             await handover()
-            return Done(cost, Usage(0, 0), ChatReply(await use(tool, arguments), Usage(0, 0)))
+            outside = INSIDE.set((*INSIDE.get(), order.key))
+            try:
+                return Done(cost, Usage(0, 0), ChatReply(await use(tool, arguments), Usage(0, 0)))
+            finally:
+                INSIDE.reset(outside)
 
         digest = address([tool.name, dict(arguments)]) if self.journal is not None else ""
         told = self._told(order.key, digest)
         try:
             return (told or await self._attempt(order, Need(cost, 0, 0, 0), digest, None, work)).text
-        except BudgetExceeded as error:
+        except (BudgetExceeded, ModelError) as error:  # its own, or one of an agent that it asked
             await self._unanswered(order.key, digest, error)
             raise
 

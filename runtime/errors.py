@@ -41,12 +41,37 @@ def error_of(name: str, args: Sequence[object]) -> OrchestrationError:
     """The error of a class of this name and these arguments, as they come out of JSON, where tuples are lists.
 
     Raises:
-        ValueError: there is no such class.
+        ValueError: there is no such class, or it takes other arguments.
     """
     kind = globals().get(name)
     if not (isinstance(kind, type) and issubclass(kind, OrchestrationError)):
         raise ValueError(f"{name!r} is no error of Ostrom")
-    return kind(*(tuple(arg) if isinstance(arg, list) else arg for arg in args))
+    try:
+        return kind(*(tuple(arg) if isinstance(arg, list) else arg for arg in args))
+    except TypeError:
+        raise ValueError(f"{name} takes other arguments than {args!r}") from None
+
+
+def told(error: OrchestrationError) -> tuple[str, list[object]]:
+    """Name and arguments by which `error_of` makes it again, fit for JSON. Of a user's own class, those of the class here that
+    it is of; where it has not kept to that one's arguments, what it says."""
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == __name__)
+    args = [_plain(arg) for arg in error.args]
+    try:
+        error_of(kind.__name__, args)
+    except ValueError:
+        if isinstance(error, ModelError):
+            return ModelUnavailable.__name__, [type(error).__name__, _plain(str(error))]
+        return AgentFailed.__name__, ["an agent", type(error).__name__, _plain(str(error))]
+    return kind.__name__, args
+
+
+def _plain(arg: object) -> object:
+    if arg is None or isinstance(arg, float) or (isinstance(arg, int) and abs(arg) < 2**63):
+        return arg
+    if isinstance(arg, (tuple, list)):
+        return [_plain(one) for one in arg]
+    return str(arg).encode(errors="replace").decode()
 
 
 class ConfigError(OrchestrationError):

@@ -1,5 +1,6 @@
 """Owns what a seat wants done, beside the request itself, and how the outside answered it."""
 
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from runtime.bank.vector import Vector
@@ -7,6 +8,9 @@ from runtime.errors import BadModelReply
 from runtime.journal import Key
 from runtime.models.base import ChatReply
 from runtime.usage import Usage
+
+INSIDE: ContextVar[tuple[Key, ...]] = ContextVar("INSIDE", default=())
+"""The tool calls in which what is done now was asked for, the outermost first: a tool may ask an agent."""
 
 
 class Order(NamedTuple):

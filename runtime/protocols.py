@@ -235,3 +235,7 @@ class Journal(Protocol):
             OrchestrationError: that life was told this error instead.
         """
         ...
+
+    def asked_inside(self, tool: "Key") -> Mapping[str, int]:
+        """The next step of each seat that a tool call of an earlier life asked, as far as it had come then."""
+        ...

@@ -12,7 +12,7 @@ import orjson
 from runtime.bank.book import Need
 from runtime.bank.vector import Vector, pack, unpack
 from runtime.budget import MOST, Budget
-from runtime.errors import ConfigError, OrchestrationError, error_of
+from runtime.errors import ConfigError, OrchestrationError, error_of, told
 from runtime.journal import Attempt, Key, in_order
 from runtime.models.asked import Asked, digest_of
 from runtime.models.base import ChatReply, reply_of
@@ -183,7 +183,8 @@ def _ask_out(ask: RecordedAsk, n: int) -> dict[str, Any]:
         return kept | {"end": "cut off"}
     if isinstance(ask.end, Foreign):
         return kept | {"end": "foreign", "error": ask.end}
-    return kept | {"end": type(ask.end).__name__, "error": ask.end.args}
+    name, args = told(ask.end)
+    return kept | {"end": name, "error": args}
 
 
 def _ask(kept: dict[str, Any]) -> RecordedAsk:

@@ -178,6 +178,7 @@ class Run:
             budget.caps,
             budget.dimensions,
             (spec.seed, spec.task.address),
+            prepared.places,
             self.spread,
         )
 

@@ -437,7 +437,9 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
         if path := os.environ.get("OSTROM_CHAOS_FIGURES"):
             file = Path(path)
             known = json.loads(file.read_text("utf-8")) if file.exists() else {}
-            made = {"command": "OSTROM_CHAOS_FIGURES=FILE make chaos"}
+            kills = request.node.get_closest_marker("chaos") is not None
+            what = "chaos" if kills else f"test ARGS={request.node.nodeid.partition('::')[0]}"
+            made = {"command": f"OSTROM_CHAOS_FIGURES=FILE make {what}"}
             file.write_text(json.dumps(made | known | {name: values}, indent=2) + "\n", "utf-8")
 
     return keep

@@ -42,8 +42,15 @@ class Desk:
     caps: Caps
     dimensions: tuple[str, ...]
     seed_parts: tuple[object, ...]
+    places: "Mapping[str, Place]"
     spread: Spread | None = None
     """Which hosts work for which seats; None: this one for all."""
+
+    def pass_over(self, tool: Key) -> None:
+        """Have seats that a tool asked in an earlier life go on after that, although it is not called again."""
+        if self.attempts.journal is not None:
+            for seat, step in self.attempts.journal.asked_inside(tool).items():
+                self.places[seat].steps = max(self.places[seat].steps, step)
 
 
 @dataclass(slots=True)
@@ -215,7 +222,10 @@ class Turn:
             order = Order(self._next_key(), "tool", tool.name, 0, self.floor, (), self.place.level.scope)
             if self.desk.spread is not None:
                 tool = self.desk.spread.tool(self.place.seat, tool)
-            seen = await self.desk.attempts.tool(tool, arguments, order, self.desk.dimensions)
+            try:
+                seen = await self.desk.attempts.tool(tool, arguments, order, self.desk.dimensions)
+            finally:
+                self.desk.pass_over(order.key)
         return ChatMessage("tool", block("tool", seen, name=call.name), tool_call_id=call.id)
 
     async def _say(self, name: str, request: ChatRequest, kind: str, senders: tuple[str, ...] = ()) -> ChatReply:

@@ -7,8 +7,8 @@ does so again even where budget has come since, for all that followed rests on i
 maximum, because nobody can prove that the provider did not bill it, and is asked again as a new try.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -18,12 +18,10 @@ from runtime.bank.ledger import Ledger
 from runtime.bank.store import Entry
 from runtime.bank.vector import Vector, pack, unpack
 from runtime.budget import Amounts
-from runtime.errors import ConfigError, OrchestrationError, RunHalted, StaleEpoch, error_of
+from runtime.errors import ConfigError, OrchestrationError, RunHalted, StaleEpoch, error_of, told
 from runtime.journal import Attempt, Key, State, attempt_of
 from runtime.models.base import ChatReply, reply_of
-
-if TYPE_CHECKING:
-    from runtime.order import Order
+from runtime.order import INSIDE, Order
 
 _NO_TRY = -1
 """In the place of a try's number, where an entry is about the work and no single try."""
@@ -53,11 +51,16 @@ class History:
         self._last: dict[AttemptId, tuple[dict[str, Any], Entry]] = {}
         self.told: dict[Key, tuple[str, ChatReply | OrchestrationError]] = {}
         """By key, with the digest of its request, the reply that came; or what whoever asked was told instead."""
+        self.inside: dict[Key, dict[str, int]] = {}
+        """By tool call, how far seats had come that were asked by the tool."""
         for entry in entries:
             step, path = entry.key.split("/", 1)
             seat, sample = path.rsplit("/", 1)
             id = AttemptId(Key(int(step), seat, int(sample)), entry.try_)
             body = orjson.loads(entry.body)
+            for tool in body.get("inside", ()):
+                steps = self.inside.setdefault(Key(*tool), {})
+                steps[id.key.seat] = max(steps.get(id.key.seat, 0), id.key.step + 1)
             if entry.state == "unanswered":
                 self.told[id.key] = (body["digest"], error_of(*body["error"]))
                 continue
@@ -104,7 +107,7 @@ class LiveJournal:
         self._epoch = life.epoch
         self._n = n
 
-    async def sent(self, held: Held, need: Need, order: "Order", digest: str, began_s: float) -> None:
+    async def sent(self, held: Held, need: Need, order: Order, digest: str, began_s: float) -> None:
         """Commit that the bytes are about to leave, with the bound that is held and the run's own time."""
         body = {
             "digest": digest,
@@ -115,6 +118,7 @@ class LiveJournal:
             "floor": unpack(order.floor, self._n),
             "scope": order.scope,
             "at_s": began_s,
+            "inside": INSIDE.get(),
         }
         await self._write_unless_halted(self._entry(held.id, "sent", body))
 
@@ -134,9 +138,16 @@ class LiveJournal:
             "reply": None if reply is None else _parts(reply),
         }
         id = AttemptId(Key(row.step, row.seat, row.sample), row.try_)
-        # In one commit: there is no other try at what is settled.
-        told = [] if failed is None else [self._unanswered(id.key, digest, failed)]
-        await self._client.write([self._entry(id, row.state, body), *told])
+        closed = self._entry(id, row.state, body)
+        if failed is not None:
+            try:
+                # In one commit: there is no other try at what is settled.
+                await self._client.write([closed, self._unanswered(id.key, digest, failed)])
+            except StaleEpoch as error:
+                self.halted = error  # what it was billed counts all the same
+            else:
+                return
+        await self._client.write([closed])
 
     async def unanswered(self, key: Key, digest: str, error: OrchestrationError) -> None:
         """Commit that a piece of work gets no reply, before its asker is told so and goes on."""
@@ -149,15 +160,19 @@ class LiveJournal:
             ConfigError: the request is another one, so this is not the same run.
             OrchestrationError: that life was told this error instead.
         """
-        known, told = self.history.told.get(key, (digest, None))
+        known, answer = self.history.told.get(key, (digest, None))
         if known != digest:
             raise ConfigError(
                 f"run {self._run_id}: the request of step {key.step} of {key.seat} differs from the one in the store; "
                 "a resumed run must use the same task, topology, prompts and models"
             )
-        if isinstance(told, OrchestrationError):
-            raise told
-        return told
+        if isinstance(answer, OrchestrationError):
+            raise answer
+        return answer
+
+    def asked_inside(self, tool: Key) -> Mapping[str, int]:
+        """The next step of each seat that a tool call of an earlier life asked, as far as it had come then."""
+        return self.history.inside.get(tool, {})
 
     async def _write_unless_halted(self, entry: Entry) -> None:
         try:
@@ -167,7 +182,7 @@ class LiveJournal:
             raise
 
     def _unanswered(self, key: Key, digest: str, error: OrchestrationError) -> Entry:
-        body = {"digest": digest, "error": [type(error).__name__, error.args]}
+        body = {"digest": digest, "error": told(error), "inside": INSIDE.get()}
         return self._entry(AttemptId(key, _NO_TRY), "unanswered", body)
 
     def _entry(self, id: AttemptId, state: Any, body: dict[str, Any]) -> Entry:

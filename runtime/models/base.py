@@ -159,7 +159,9 @@ def prompt_tokens(request: ChatRequest) -> int:
 
 
 def request_digest(request: ChatRequest) -> str:
-    """Content address of a request, seed included: equal exactly where the work is."""
+    """Content address of a request, seed included: equal exactly where the work is. Its limit is left out, for that rests on
+    how well the endpoint could count the prompt just then.
+    """
     said = [[m.role, m.content, [list(c) for c in m.tool_calls], m.tool_call_id] for m in request.messages]
-    parts = [said, request.max_tokens, request.seed, request.reply, [list(t) for t in request.tools]]
+    parts = [said, request.seed, request.reply, [list(t) for t in request.tools]]
     return address([*parts, request.logprobs] if request.logprobs else parts)

@@ -140,7 +140,7 @@ def _shape_texts(request: ChatRequest, spec: ModelSpec) -> Iterator[str]:
 
 
 def _key(request: ChatRequest) -> str:
-    return request_digest(replace(request, max_tokens=0, seed=0, logprobs=0))
+    return request_digest(replace(request, seed=0, logprobs=0))
 
 
 def _remember(memory: dict[Any, int], key: Any, count: int) -> None:

@@ -555,3 +555,109 @@ async def test_a_lost_life_counts_up_to_its_last_entry() -> None:
 
     times = [(a.began_s, a.ended_s) for a in result.attempts if a.seat != "planner"]
     assert times == [(4, 4), (4, 8), (8, 12), (12, 16)], "the lost call, and its next try"
+
+
+class Consults(Topology):
+    """A boss whose tool asks a helper, which the topology asks itself later on."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        tool = Tool("consult", "Asks.", self.consult, {}, virtual=False)
+        boss = Agent("executor", model="boss", tools=(tool,))
+        super().__init__("Consults", {"boss": boss, "helper": Agent("executor", model="m")})
+
+    async def consult(self) -> str:
+        team, task = self.asked[-1]
+        return (await team.ask("helper", task)).answer  # type: ignore[no-any-return]
+
+    async def solve(self, task: Task, team: Any) -> Any:
+        self.asked.append((team, task))
+        await team.ask("boss", task)
+        return await team.ask("helper", task)
+
+
+def consulting(twice: bool = True) -> ScriptedModel:
+    def say(request: ChatRequest) -> Any:
+        turns = sum(message.role == "tool" for message in request.messages)
+        return answer(request) if turns > twice else (ToolCall(f"call-{turns}", "consult", "{}"),)
+
+    return model(say, "boss")
+
+
+async def test_what_a_tool_asked_an_agent_is_not_asked_again_and_what_follows_keeps_its_name() -> None:
+    """Answered from the journal, the tool is not called; its helper goes on where it was all the same."""
+    disk = Disk()
+    whole = await life(disk, Consults(), consulting(), model())
+    assert (whole.status, whole.spend.total.calls, whole.spend.total.tool_calls) == ("completed", 6, 2)
+
+    for n in range(len(disk.entries)):
+        result = await life(disk.up_to(n), Consults(), consulting(), model())
+
+        lost = sum(a.state == "charged_max" for a in result.attempts)
+        assert (result.status, result.reason, lost <= 2) == ("completed", "", True)
+    boss, helper = consulting(), model()
+    assert (await life(disk, Consults(), boss, helper)).spend.total == whole.spend.total
+    assert (boss.served, helper.served) == (0, 0)
+
+
+async def test_a_model_that_failed_inside_a_tool_has_failed_in_every_later_life() -> None:
+    """The tool is not called again, which would cost again and might come to another end."""
+
+    class Hears(Consults):
+        async def solve(self, task: Task, team: Any) -> Any:
+            self.asked.append((team, task))
+            await team.ask_all([("boss", task)])
+            return "heard"
+
+    def fails(request: ChatRequest) -> Any:
+        raise ModelRefused("m", 400, "too long")
+
+    budget, disk = Budget(tokens=10_000, tool_calls=1), Disk()
+    whole = await life(disk, Hears(), consulting(), model(fails), budget=budget)
+    assert (whole.answer, whole.metrics["failures"], whole.spend.total.tool_calls) == ("heard", 1, 1)
+
+    again = await life(disk, Hears(), consulting(), model(), budget=budget)
+
+    assert (again.answer, again.metrics["failures"], again.spend.total) == ("heard", 1, whole.spend.total)
+
+
+class OutOfCredit(ModelRefused):
+    """A user's own kind of a failure."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model, 402, "no credit")
+
+
+class Odd(ModelRefused):
+    """Keeps arguments of its own."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, {"no": "JSON"}, object())
+        self.model, self.status, self.text = "n", 402, "odd \ud800"
+
+
+@pytest.mark.parametrize("error", [OutOfCredit("n"), Odd(), ModelRefused("n", 400, "lone \ud800")])
+async def test_an_error_of_a_users_own_class_is_journalled_as_the_one_of_ours_that_it_is(error: ModelError) -> None:
+    def fails(request: ChatRequest) -> Any:
+        raise error
+
+    topology, disk = Chain(1, model=StrategyAuction("m", "n")), Disk()
+    whole = await life(disk, topology, model(), model(fails, "n"))
+
+    again = await life(disk, topology, model(), model(name="n"))
+
+    assert (again.status, again.answer, again.spend.total) == ("completed", "42", whole.spend.total)
+
+
+async def test_a_bill_that_comes_when_another_host_has_the_run_is_kept_though_its_reply_is_of_no_use() -> None:
+    """The fence bars what the asker is told; what was charged counts from any epoch."""
+
+    def cut_off(request: ChatRequest) -> Any:
+        raise BadModelReply("m", "cut off", (60, 30))
+
+    disk = Disk(refuses=lambda entry: entry.state == "unanswered", why=StaleEpoch("run", 1, 2))
+    with pytest.raises(StaleEpoch):
+        await life(disk, Single(model="m"), model(cut_off))
+
+    assert [entry.state for entry in disk.entries] == ["sent", "settled"]
+    assert orjson.loads(disk.entries[1].body)["charged"][0] == 90
