@@ -61,9 +61,14 @@ class Hybrid(Topology):
         return {seat: 1 if seat in ("planner", "verifier") else 1 + self.peer_rounds for seat in self.seats()}
 
     def mails(self) -> Mapping[str, int]:
-        """All reports to the verifier; to an executor its part, and later the others' reports."""
-        most = max(1, self.width - 1) if self.peer_rounds else 1
+        """All reports to the verifier; to an executor its part and, in a peer round, all reports beside it, its own included."""
+        most = 1 + self.width if self.peer_rounds else 1
         return {seat: self.width if seat == "verifier" else most for seat in self.seats() if seat != "planner"}
+
+    def fan_in(self) -> int:
+        """The verifier's. An executor reads more at once, but among that are its own report and a part it was told before."""
+        within = (member.fan_in() for member in self.seats().values() if isinstance(member, Topology))
+        return max([self.width, *within])
 
     def depth(self) -> int:
         """Plan, work, peer rounds, verify."""

@@ -1,5 +1,8 @@
 """The formulas in the topologies' docstrings are what they state, and what a full run measures."""
 
+from copy import copy
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -59,6 +62,7 @@ def tree(b: int, d: int) -> tuple[Topology, int, int, int, int]:
     return Tree(b, d, model="m"), 2 * hubs + b**d, 2 * d + 1, 3 * (hubs - 1) + 2 * b**d, b + (d > 1)
 
 
+OWN = "what a seat said itself stands in its prompt as well, and mails() counts the others' only"
 SIZES = (1, 2, 3, 7, 40)
 FLAT = [
     (Single(model="m"), 1, 1, 0, 0),
@@ -129,6 +133,34 @@ def test_the_formulas_are_what_a_full_run_measures(
     assert max(wrote) <= fan_in if inner else max(wrote) == fan_in
     kept = {call.seat: call.mails for call in topology.finish()}
     assert all(n <= kept[a.seat] for n, a in zip(wrote, result.attempts, strict=True) if a.seat in kept)
+
+
+@pytest.mark.parametrize(
+    "topology",
+    [
+        *(Single(), Independent(3), Independent(3, combine="best"), Cascade(3, agree=3)),
+        *(Star(3), Chain(1), Chain(3), Tree(2, 1), Tree(2, 2), Mesh(3, rounds=1)),
+        *(Hybrid(n, peer_rounds=p) for n in (1, 2, 3) for p in (0, 1, 2)),
+        *(layers(1), layers(2, 3, 1), fan(3)),
+        *(pytest.param(t, marks=pytest.mark.xfail(reason=OWN)) for t in (Star(3, rounds=2), Mesh(3, rounds=2))),
+    ],
+    ids=lambda topology: topology.name,
+)
+def test_a_seat_is_priced_at_the_messages_that_its_prompts_really_hold(topology: Topology) -> None:
+    team = copy(topology)
+    team._seats = {seat: replace(member, model=seat) for seat, member in topology.seats().items()}  # type: ignore[type-var]
+    held = dict.fromkeys(team.seats(), 0)
+
+    def noting(seat: str, request: ChatRequest) -> Reply:
+        messages = sum(block.tag in ("part", "mail") for block in read_blocks(request.messages[-1].content))
+        held[seat] = max(held[seat], messages)
+        # Nobody agrees, so that a cascade goes on to its end.
+        return Report(seat) if request.reply == "report" else reply(request)
+
+    models = {seat: ScriptedModel(partial(noting, seat), name=seat) for seat in held}
+    run_virtual([RunSpec("run", team, Task("How many?"), Budget(calls=999), 0)], models.__getitem__)
+
+    assert held == {seat: team.mails().get(seat, 0) for seat in held}
 
 
 @pytest.mark.parametrize(

@@ -197,21 +197,21 @@ def test_a_team_that_finishes_another_has_all_its_calls_kept_back(verifier: Topo
         run(team, Budget(calls=verifier.calls()))
 
 
+class Wordy(Noisy):
+    """Says as much as a message may hold, and thinks as long as it may."""
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        await nap_s(1)
+        long, reply = "x" * 5000, says(request)
+        if isinstance(reply, Plan):
+            reply = Plan(tuple(Part(long) for _ in reply.parts))
+        else:
+            reply = Report(long, covers=long) if isinstance(reply, Report) else Verdict("accept", long)
+        return ChatReply(reply_json(reply), Usage(prompt_tokens(request), request.max_tokens))
+
+
 def test_what_is_kept_for_a_finish_pays_for_the_part_that_the_team_was_given_too() -> None:
     """The inner verifier reads its reports and, beside them, the part its team is about."""
-    long = "x" * 5000
-
-    def wordy(request: ChatRequest) -> Reply:
-        reply = says(request)
-        if isinstance(reply, Plan):
-            return Plan(tuple(Part(long) for _ in reply.parts))
-        return Report(long, covers=long) if isinstance(reply, Report) else Verdict("accept", long)
-
-    class Wordy(Noisy):
-        async def complete(self, request: ChatRequest) -> ChatReply:
-            await nap_s(1)
-            return ChatReply(reply_json(wordy(request)), Usage(prompt_tokens(request), request.max_tokens))
-
     outer = Star([Star(3)] * 2, model="m")
     paced(outer, 3000)
     for tokens in range(19_500, 21_000, 50):
@@ -220,6 +220,23 @@ def test_what_is_kept_for_a_finish_pays_for_the_part_that_the_team_was_given_too
         for i in range(2):
             reported = any(seat.startswith(f"executor[{i}]/executor") for seat in done)
             assert reported == (f"executor[{i}]/verifier" in done), tokens
+
+
+@pytest.mark.parametrize("around", [lambda t: Chain(1, verifier=t, model="m"), lambda t: Graph({"verifier": t}, [])])
+def test_what_is_kept_for_a_finish_pays_for_all_that_its_peers_read(around: Any) -> None:
+    """Each executor of the finishing team reads its part, the others' reports and its own."""
+    finish = Hybrid(2, model="m")
+    finish.message_tokens = 64
+    outer = around(finish)
+    outer.message_tokens = 64
+    for tokens in range(2000, 6000, 50):
+        try:
+            result = run(outer, Budget(tokens=tokens), Wordy())
+        except ConfigError:
+            continue  # too little for the finish alone
+        within = [a for a in result.attempts if a.seat.startswith("verifier/") and a.state == "settled"]
+        assert len(within) in {0, finish.calls()}, f"with {tokens} tokens a finish that was begun was not paid for"
+    assert (result.status, len(within)) == ("completed", finish.calls())
 
 
 def test_a_team_that_is_refused_answers_with_the_best_it_has() -> None:
