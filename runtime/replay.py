@@ -7,7 +7,7 @@ any run. So the order in which a live run's requests happened to arrive plays no
 Every call is replayed at its recorded moments and not only for its recorded time: then a deadline, a timeout of the user's
 own and a race between two replies end as they did, although a replay itself takes no time. What the run asks is held
 against what it asked then. A request is looked up by its seat and its canonical form, first where it is expected; whatever
-finds no counterpart ends the run with the first difference.
+finds no counterpart ends the run with the first difference, and what nobody asked for is told at its end.
 """
 
 import math
@@ -141,10 +141,20 @@ class Player:
         """Tell what went another way.
 
         Raises:
-            ReplayDiverged: something did; of several at one instant, the first in the order of keys.
+            ReplayDiverged: something did, or was left out; of several at one instant, the first in the order of keys.
         """
         if self.diverged:
             raise min(self.diverged, key=lambda d: natural_order(Key(d.step, d.seat, 0)))
+        # What was cut off before anything was booked or told is no part of the result: whether it was asked for was a race.
+        left = [key for key, ask in self.left.items() if ask.tries or ask.end is not None]
+        if left and not self.recorded.was_cut:
+            first = min(left, key=natural_order)
+            text = (
+                "nobody asked for it now; a tool is not called in a replay, so one which asks agents cannot be replayed"
+            )
+            if result.status != self.recorded.result.status:
+                text = f"{text}; the run ended {result.status} now {result.reason}".rstrip()
+            raise ReplayDiverged(self.spec.run_id, first.seat, first.step, text)
 
     def take(self, order: Order, asked: Asked) -> RecordedAsk | None:
         """The recorded counterpart of a request, each once; None where the run is to wait until it is ended."""

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import orjson
 import pytest
 
 from runtime.agents.agent import Agent
+from runtime.agents.tools import Tool
 from runtime.bank.store import Note
 from runtime.budget import Budget
 from runtime.errors import BadModelReply, ConfigError, ModelRefused, OrchestrationError, ReplayDiverged
 from runtime.host import run_virtual
 from runtime.messages import Part, Plan, Report, Verdict
-from runtime.models.base import ChatReply, ChatRequest, TokenLogprob
+from runtime.models.base import ChatReply, ChatRequest, TokenLogprob, ToolCall
 from runtime.models.scripted import ScriptedModel
 from runtime.preflight import Prepared, prepare
 from runtime.protocols import Outcome, Team
@@ -106,13 +108,71 @@ def test_a_question_more_is_told() -> None:
     assert caught.value.args == ("r", "a", 2, "nothing was asked here; the recorded run holds 2 requests of this seat")
 
 
-def test_a_question_less_is_a_difference() -> None:
+def test_of_questions_less_the_first_is_told() -> None:
+    with pytest.raises(ReplayDiverged, match="a, step 2: nobody asked for it now; a tool"):
+        replayed(recording_of(Asking(*"xyzzyx")), Asking("x", "y"))
+
+
+def test_where_a_replay_ends_early_its_own_reason_is_told() -> None:
+    class Broken(Asking):
+        async def solve(self, task: Task, team: Team) -> Outcome:
+            await super().solve(task, team)
+            raise KeyError("pigs")
+
+    with pytest.raises(
+        ReplayDiverged, match=r"step 1: nobody asked for it now; .*; the run ended failed now .*KeyError.*pigs"
+    ):
+        replayed(recording_of(Asking("x", "y")), Broken("x"))
+
+
+def test_whether_what_was_cut_off_is_asked_again_is_a_race() -> None:
+    """Before anything of it was booked, or where the whole run was cut off."""
     recording = recording_of(Asking("x", "y"))
+    run = recording.runs["r"]
+    asked, cut_off = run.asks
 
-    differences = recording.differences(replayed(recording, Asking("x")))
+    recording.runs["r"] = replace(run, asks=(asked, cut_off._replace(tries=(), end=None)))
+    assert replayed(recording, Asking("x")).answer == "x1"
 
-    assert differences[0] == "answer: recorded 'x1+y1', now 'x1'"
-    assert "attempts: a, step 1, try 0 is missing" in differences
+    recording.runs["r"] = replace(run, result=replace(run.result, status="cancelled"))
+    assert replayed(recording, Asking("x")).status == "cancelled"
+
+
+class Delegating(Topology):
+    """An agent whose tool asks another agent."""
+
+    def __init__(self) -> None:
+        async def ask() -> str:
+            assert self.team is not None
+            reply = await self.team.ask("helper", Part("help"))
+            assert isinstance(reply, Report)
+            return reply.answer
+
+        tool = Tool("ask", "Asks the helper.", ask, {}, usd="0.01", virtual=True)
+        agents = {"boss": Agent("executor", model="m", tools=(tool,)), "helper": Agent("executor", model="m")}
+        super().__init__("Delegating", agents)
+        self.team: Team | None = None
+
+    async def solve(self, task: Task, team: Team) -> Outcome:
+        self.team = team
+        return await team.ask("boss", task)
+
+
+def test_what_a_tool_asked_of_an_agent_cannot_be_replayed_and_is_told() -> None:
+    def answer(request: ChatRequest) -> Any:
+        called = not request.tools or any(message.role == "tool" for message in request.messages)
+        return Report("42") if called else (ToolCall("1", "ask", "{}"),)
+
+    recording = recording_of(Delegating(), answer)
+    assert [(row.seat, row.kind) for row in recording.runs["r"].result.attempts if row.seat == "helper"] == [
+        ("helper", "work")
+    ]
+
+    with pytest.raises(ReplayDiverged) as caught:
+        replayed(recording, Delegating())
+
+    told = "nobody asked for it now; a tool is not called in a replay, so one which asks agents cannot be replayed"
+    assert caught.value.args == ("r", "helper", 0, told)
 
 
 def test_another_word_in_what_a_user_prompts_is_told() -> None:
