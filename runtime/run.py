@@ -205,7 +205,7 @@ class Run:
             books=books,
             seconds=seconds,
             virtual=virtual,
-            deterministic="D1" if virtual and not self._by_arrival() else "D2",
+            deterministic="D1" if virtual and not self._by_arrival(team) else "D2",
             disturbed=self.disturbed or (self.spread is not None and self.spread.disturbed),
             metrics=self._metrics(team, attempts, books),
             attempts=tuple(attempts),
@@ -224,8 +224,10 @@ class Run:
             for scope in self.prepared.ceilings
         )
 
-    def _by_arrival(self) -> bool:
-        return any(getattr(model, "by_arrival", False) for model in self.prepared.models.values())
+    def _by_arrival(self, team: RunTeam) -> bool:
+        return team.tally.collided or any(
+            getattr(model, "by_arrival", False) for model in self.prepared.models.values()
+        )
 
     def _metrics(self, team: RunTeam, attempts: list[Attempt], books: Mapping[str, Balance]) -> dict[str, float]:
         unspent = (books["tokens"]["unspent"], books["pico_usd"]["unspent"])

@@ -38,6 +38,8 @@ class Tally:
     """Mails delivered along channels; what comes from the task does not count."""
     busy: set[str] = field(default_factory=set)
     """Seats that are answering right now."""
+    collided: bool = False
+    """Whether a seat was asked while it was answering: of two who ask at one instant, chance says which one is heard."""
 
     def failed(self, error: OrchestrationError) -> None:
         """Note a failure, which may come through several seats on its way up."""
@@ -90,6 +92,7 @@ class RunTeam:
             raise UnknownSeat(path, ", ".join(self._places))
         content = self._delivered(path, message)
         if path in self.tally.busy:
+            self.tally.collided = True
             raise ConfigError(f"seat {path!r} is being asked already: an agent does one thing at a time; use ask_all")
         self.tally.busy.add(path)
         try:

@@ -14,11 +14,12 @@ import pytest
 from policies.voting import majority
 from runtime.agents.agent import Agent
 from runtime.agents.blocks import read_blocks
+from runtime.agents.tools import Tool
 from runtime.budget import Budget
 from runtime.errors import ConfigError, NoChannel
 from runtime.host import run_virtual
 from runtime.messages import Part, Plan, Reply, Report, Verdict, bundle
-from runtime.models.base import ChatRequest
+from runtime.models.base import ChatRequest, ToolCall
 from runtime.models.scripted import ScriptedModel
 from runtime.preflight import RunSpec
 from runtime.protocols import Outcome, Team
@@ -46,7 +47,10 @@ class Own(Topology):
 ALL = [(a, b) for a in "abcd" for b in "abcd" if a != b]
 
 
-def run(topology: Topology, says: Callable[[str, ChatRequest], Reply], seconds: str = "1111") -> RunResult:
+Says = Callable[[str, ChatRequest], Reply | tuple[ToolCall, ...]]
+
+
+def run(topology: Topology, says: Says, seconds: str = "1111") -> RunResult:
     models = {
         seat: ScriptedModel(lambda request, seat=seat: says(seat, request), latency_s=float(s), name=seat)  # type: ignore[misc]
         for seat, s in zip("abcd", seconds, strict=True)
@@ -193,6 +197,7 @@ def test_a_seat_has_at_most_one_letter_however_many_write_to_it() -> None:
     result = run(Own(solve), by_name)
 
     assert (result.status, len(result.attempts), len(refused)) == ("completed", 1, 999)
+    assert result.deterministic == "D2", "which of them is heard is chance"
     assert set(refused) == {"seat 'a' is being asked already: an agent does one thing at a time; use ask_all"}
 
 
@@ -203,7 +208,7 @@ def test_asks_of_one_list_to_one_seat_wait_in_the_list_of_their_asker() -> None:
 
     result = run(Own(solve), by_name)
 
-    assert (result.answer, result.seconds) == ("6", 5)
+    assert (result.answer, result.seconds, result.deterministic) == ("6", 5, "D1")
     spans = sorted((a.began_s, a.ended_s) for a in result.attempts if a.seat == "a")
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
 
@@ -218,4 +223,42 @@ def test_a_team_in_a_seat_is_one_seat_to_those_who_ask() -> None:
     team = Own(solve)
     team._seats["a"] = Independent(2, model="b")
 
-    assert "seat 'a' is being asked already" in run(team, by_name).reason
+    result = run(team, by_name)
+    assert "seat 'a' is being asked already" in result.reason
+    assert result.deterministic == "D2"
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize(("seats", "deterministic"), [("aa", "D2"), ("ab", "D1")])
+def test_a_run_whose_tools_ask_one_seat_at_one_instant_is_not_called_deterministic(
+    seats: str, deterministic: str, within: bool
+) -> None:
+    """The tool that is not heard takes it and goes on, so that nothing else in the result tells of it."""
+    teams: list[Team] = []
+
+    def asking(seat: str) -> Tool:
+        async def ask() -> str:
+            try:
+                await teams[-1].ask(seat, Part("help"))
+            except ConfigError:
+                return "nobody there"
+            return "helped"
+
+        return Tool("ask", "Asks an agent.", ask, {}, usd="0.01", virtual=True)
+
+    async def solve(task: Task, team: Team) -> Outcome:
+        teams.append(team)
+        await team.ask_all([("c", task), ("d", task)])
+        return "done"
+
+    def calling(seat: str, request: ChatRequest) -> Reply | tuple[ToolCall, ...]:
+        called = not request.tools or any(message.role == "tool" for message in request.messages)
+        return Report(seat) if called else (ToolCall("1", "ask", "{}"),)
+
+    team: Topology = Own(solve)
+    for seat, asked in zip("cd", seats, strict=True):
+        team._seats[seat] = Agent("executor", model=seat, tools=(asking(asked),))
+
+    result = run(Independent([team]) if within else team, calling)
+
+    assert (result.status, result.deterministic) == ("completed", deterministic)
