@@ -109,7 +109,7 @@ class Topology(Protocol):
         ...
 
     def mails(self) -> Mapping[str, int]:
-        """The most messages of other seats that each seat reads at once; 0 where a seat is left out."""
+        """The most messages that each seat's prompt holds, what it said itself included; 0 where a seat is left out."""
         ...
 
     def calls(self) -> int:

@@ -90,7 +90,8 @@ class RunResult:
     virtual: bool
     """Whether it ran in virtual time, on models and tools that bill nobody."""
     deterministic: Literal["D1", "D2"]
-    """D1: same seed, same everything, anywhere. D2: a live run, reproducible only by replay."""
+    """D1: same seed, same everything, anywhere. D2: reproducible only by replay: a live run, and a virtual one that chance had a
+    part in, as where two asked one seat at once."""
     disturbed: bool
     """A live run that lost a host."""
     metrics: Mapping[str, float]

@@ -71,7 +71,8 @@ class Topology:
         return dict.fromkeys(self._seats, 1)
 
     def mails(self) -> Mapping[str, int]:
-        """The most messages of others, parts of a plan included, that a seat reads at once. By default one of each sender."""
+        """The most messages that a seat's prompt holds: parts of a plan, mail of others, and what it said itself where it is
+        shown that again; the prompt is priced by it. By default one of each sender."""
         return Counter(receiver for _, receiver in self.channels())
 
     def calls(self) -> int:
@@ -93,9 +94,13 @@ class Topology:
         return sum(asks.get(seat, 0) * t.messages() for seat, t in self._seats.items() if isinstance(t, Topology))
 
     def fan_in(self) -> int:
-        """The most messages that any seat reads at once."""
+        """The most messages of others that any seat reads at once. By default as many as it may read."""
+        return self.widest(max(self.mails().values(), default=0))
+
+    def widest(self, fan_in: int) -> int:
+        """A fan-in, or a larger one inside of seats."""
         within = (member.fan_in() for member in self._seats.values() if isinstance(member, Topology))
-        return max([*self.mails().values(), *within], default=0)
+        return max([fan_in, *within])
 
     def deepest(self, role: str) -> int:
         """Depth of the deepest seat whose path begins so."""

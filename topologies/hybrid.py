@@ -67,8 +67,7 @@ class Hybrid(Topology):
 
     def fan_in(self) -> int:
         """The verifier's. An executor reads more at once, but among that are its own report and a part it was told before."""
-        within = (member.fan_in() for member in self.seats().values() if isinstance(member, Topology))
-        return max([self.width, *within])
+        return self.widest(self.width)
 
     def depth(self) -> int:
         """Plan, work, peer rounds, verify."""

@@ -50,8 +50,12 @@ class Mesh(Topology):
         return dict.fromkeys(self.seats(), self.rounds)
 
     def mails(self) -> Mapping[str, int]:
-        """The posts of all others, from the second round on."""
-        return dict.fromkeys(self.seats(), self.size - 1 if self.rounds > 1 else 0)
+        """All posts, its own included, from the second round on."""
+        return dict.fromkeys(self.seats(), self.size if self.rounds > 1 else 0)
+
+    def fan_in(self) -> int:
+        """The posts of all others."""
+        return self.widest(self.size - 1 if self.rounds > 1 else 0)
 
     def depth(self) -> int:
         """One after another: the rounds."""

@@ -71,6 +71,16 @@ class Star(Topology):
         """Everybody but the verifier, in every round."""
         return {seat: 1 if seat == "verifier" else self.rounds for seat in self.seats()}
 
+    def mails(self) -> Mapping[str, int]:
+        """All reports to the verifier and, for another round, to the planner; to an executor its part, then its own report too."""
+        again = self.rounds > 1
+        most = {"planner": self.width if again else 0, "verifier": self.width}
+        return {seat: most.get(seat, 2 if again else 1) for seat in self.seats()}
+
+    def fan_in(self) -> int:
+        """The verifier's."""
+        return self.widest(self.width)
+
     def depth(self) -> int:
         """Plan and work in every round, then verify."""
         return self.rounds * (1 + self.deepest("executor")) + self.deepest("verifier")
