@@ -72,7 +72,7 @@ class Star(Topology):
         return {seat: 1 if seat == "verifier" else self.rounds for seat in self.seats()}
 
     def mails(self) -> Mapping[str, int]:
-        """All reports to the verifier and, for another round, to the planner; to an executor its part, then its own report too."""
+        """All reports to the verifier, and to the planner for another round; to an executor its part, then its own report too."""
         again = self.rounds > 1
         most = {"planner": self.width if again else 0, "verifier": self.width}
         return {seat: most.get(seat, 2 if again else 1) for seat in self.seats()}
