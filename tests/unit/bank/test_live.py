@@ -573,7 +573,7 @@ class Consults(Topology):
     async def solve(self, task: Task, team: Any) -> Any:
         self.asked.append((team, task))
         await team.ask("boss", task)
-        return await team.ask("helper", task)
+        return await team.ask("helper", bundle(part=Part("and something else")))
 
 
 def consulting(twice: bool = True) -> ScriptedModel:
